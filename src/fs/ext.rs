@@ -1,0 +1,197 @@
+//! What NFSv3 needs of a file system and nfsserve's `NFSFileSystem` cannot say: the caller's identity,
+//! an answer that is ready at once, a read that is a range of a file, 64-bit cookies, attributes with
+//! every failure. `nfs/` drives a file system through this trait and through nothing else.
+//!
+//! Rule: a method never blocks and never awaits. What is warm comes back as `Answer::Now`; what must
+//! wait for S3 or for the disk comes back as `Answer::Later`, a future that owns all it needs.
+
+use std::net::SocketAddr;
+
+use futures::future::BoxFuture;
+use nfsserve::nfs::{fattr3, fileid3, nfsstat3};
+use nfsserve::vfs::NFSFileSystem;
+
+use crate::rpc::{Credentials, Tail};
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Identity after squashing.
+    pub credentials: Credentials,
+    /// Address of the client.
+    pub peer: SocketAddr,
+}
+
+/// A result that is ready, or a future of it.
+pub enum Answer<T> {
+    /// Ready.
+    Now(T),
+    /// Not ready: S3 or a disk is waited for, up to a deadline.
+    Later(BoxFuture<'static, T>),
+}
+
+/// A failure with the post-operation attributes that RFC 1813 puts into the error's body.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// The error.
+    pub status: nfsstat3,
+    /// Attributes of the object (of the directory, for LOOKUP), where known.
+    pub attr: Option<fattr3>,
+}
+
+impl From<nfsstat3> for Failure {
+    fn from(status: nfsstat3) -> Failure {
+        Failure { status, attr: None }
+    }
+}
+
+/// Success of LOOKUP (RFC 1813 section 3.3.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Looked {
+    /// What was found.
+    pub id: fileid3,
+    /// Its attributes.
+    pub attr: fattr3,
+    /// The directory's attributes.
+    pub dir_attr: Option<fattr3>,
+}
+
+/// Success of ACCESS (section 3.3.4).
+#[derive(Clone, Copy, Debug)]
+pub struct Accessed {
+    /// The ACCESS3_* bits granted, a subset of those asked for.
+    pub granted: u32,
+    /// The object's attributes.
+    pub attr: fattr3,
+}
+
+/// Success of READ (section 3.3.6).
+#[derive(Debug)]
+pub struct ReadOk {
+    /// Attributes of the same version as the bytes.
+    pub attr: fattr3,
+    /// How many bytes `data` holds.
+    pub count: u32,
+    /// Whether the last byte of the file is among them.
+    pub eof: bool,
+    /// The bytes, of one version only.
+    pub data: Tail,
+}
+
+/// One directory entry.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its fileid.
+    pub id: fileid3,
+    /// Its name, as it goes on the wire.
+    pub name: Box<[u8]>,
+    /// Pass it to continue after this entry. Stable over inserts, removals and restarts; above 2.
+    pub cookie: u64,
+    /// Its attributes, where READDIRPLUS asks for them.
+    pub attr: Option<fattr3>,
+}
+
+/// Part of a directory. `.` and `..` are `nfs/`'s to add, with cookies 1 and 2.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Attributes of the directory.
+    pub dir_attr: fattr3,
+    /// The parent's fileid (the root's own for the root).
+    pub parent: fileid3,
+    /// Attributes of the parent, where `with_attrs` asked for them.
+    pub parent_attr: Option<fattr3>,
+    /// Entries after the cookie, in cookie order; empty only at the end.
+    pub entries: Vec<Entry>,
+    /// Whether the last of `entries` is the last of the directory.
+    pub end: bool,
+}
+
+/// What READDIR and READDIRPLUS ask for (sections 3.3.16 and 3.3.17).
+#[derive(Clone, Copy, Debug)]
+pub struct ListArgs {
+    /// The directory.
+    pub dir: fileid3,
+    /// Entries after this cookie; 0, 1 and 2 all mean "from the first".
+    pub after: u64,
+    /// At most about so many entries: what the reply could hold if names were short.
+    pub max_entries: usize,
+    /// Whether attributes are wanted.
+    pub with_attrs: bool,
+}
+
+/// FSSTAT's numbers (section 3.3.18).
+#[derive(Clone, Copy, Debug)]
+pub struct FsStat {
+    /// Attributes of the object asked about.
+    pub attr: Option<fattr3>,
+    /// Total bytes.
+    pub total_bytes: u64,
+    /// Free bytes.
+    pub free_bytes: u64,
+    /// Free bytes for the caller.
+    pub available_bytes: u64,
+    /// Total file slots.
+    pub total_files: u64,
+    /// Free file slots.
+    pub free_files: u64,
+}
+
+/// FSINFO's limits (section 3.3.19), in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct FsInfo {
+    /// Attributes of the object asked about.
+    pub attr: Option<fattr3>,
+    /// Largest READ answered.
+    pub read_max: u32,
+    /// Best READ size.
+    pub read_preferred: u32,
+    /// Largest WRITE taken.
+    pub write_max: u32,
+    /// Best WRITE size.
+    pub write_preferred: u32,
+    /// Best READDIR size.
+    pub readdir_preferred: u32,
+    /// Largest file.
+    pub max_file_bytes: u64,
+    /// FSF_* bits.
+    pub properties: u32,
+}
+
+/// PATHCONF's values (section 3.3.20).
+#[derive(Clone, Copy, Debug)]
+pub struct PathConf {
+    /// Attributes of the object asked about.
+    pub attr: Option<fattr3>,
+    /// Most hard links to one object.
+    pub link_max: u32,
+    /// Longest name, in bytes.
+    pub name_max: u32,
+}
+
+/// The rest of NFSv3, beside `NFSFileSystem`, whose `id_to_fh` and `fh_to_id` make the handles.
+///
+/// Mutations join this trait with the write side; until then `nfs/` answers them NFS3ERR_ROFS with
+/// the attributes that `getattr_by` gives.
+pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
+    /// GETATTR. # Errors: STALE, IO.
+    fn getattr_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<fattr3, nfsstat3>>;
+    /// LOOKUP of a name other than `.` and `..`, which `nfs/` resolves through `parent`.
+    /// # Errors: STALE, NOTDIR, ACCES, NOENT, NAMETOOLONG, INVAL, JUKEBOX, IO; `attr` is the directory's.
+    fn lookup_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Looked, Failure>>;
+    /// LOOKUP of `..` (the root's parent is the root). # Errors: STALE, NOTDIR, ACCES.
+    fn parent_by(&self, caller: &Caller, dir: fileid3) -> Answer<Result<Looked, Failure>>;
+    /// ACCESS. # Errors: STALE, IO.
+    fn access_by(&self, caller: &Caller, id: fileid3, wanted: u32) -> Answer<Result<Accessed, Failure>>;
+    /// READLINK: the target and the link's attributes. # Errors: STALE, INVAL (no symlink), JUKEBOX, IO.
+    fn readlink_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<(Vec<u8>, fattr3), Failure>>;
+    /// READ. # Errors: STALE, ISDIR, INVAL, ACCES, JUKEBOX, IO.
+    fn read_by(&self, caller: &Caller, id: fileid3, offset: u64, count: u32) -> Answer<Result<ReadOk, Failure>>;
+    /// READDIR and READDIRPLUS. # Errors: STALE, NOTDIR, ACCES, JUKEBOX, IO.
+    fn list_by(&self, caller: &Caller, args: ListArgs) -> Answer<Result<Listing, Failure>>;
+    /// FSSTAT. # Errors: STALE, IO.
+    fn fsstat_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<FsStat, Failure>>;
+    /// FSINFO. # Errors: STALE, IO.
+    fn fsinfo_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<FsInfo, Failure>>;
+    /// PATHCONF. # Errors: STALE, IO.
+    fn pathconf_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<PathConf, Failure>>;
+}

@@ -1,0 +1,3 @@
+//! File system semantics, one file per operation family.
+
+pub mod ext;

@@ -1,0 +1,352 @@
+//! Rows of the index as the rest of the server sees them, and what goes into and comes out of the
+//! reconcile function.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::store::ObjectMeta;
+use crate::types::{Component, ETag, Ino, Key, Name, ObjectId, Tick, Time};
+
+/// What an inode is. The numbers are part of the file format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Regular file.
+    File = 0,
+    /// Directory.
+    Dir = 1,
+    /// Symbolic link; its target is the object's body.
+    Symlink = 2,
+    /// FIFO.
+    Fifo = 3,
+    /// Socket.
+    Socket = 4,
+    /// Character device.
+    CharDevice = 5,
+    /// Block device.
+    BlockDevice = 6,
+}
+
+/// The version S3 has, as last observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its tag.
+    pub etag: ETag,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its Last-Modified; LIST may tell milliseconds where HEAD tells seconds: compare whole seconds.
+    pub last_modified: Time,
+}
+
+/// Bytes that are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// The file under `objects/`.
+    pub object: ObjectId,
+    /// Whether all bytes of the version are in it (else `Index::presence` tells which).
+    pub complete: bool,
+}
+
+/// One inode, as of one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode {
+    /// Its number.
+    pub ino: Ino,
+    /// The directory it is in; the root is its own parent.
+    pub parent: Ino,
+    /// What it adds to its parent's prefix.
+    pub component: Component,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits (07777).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, major and minor; zero for all but devices.
+    pub rdev: (u32, u32),
+    /// Length of the file, or of the link's target, in bytes; 4096 for a directory.
+    pub size: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of anything.
+    pub ctime: Time,
+    /// The version in S3; `None` for a directory that is only implied by the keys below it.
+    pub remote: Option<Remote>,
+    /// Whether mode, owner and times come from the object's own metadata (HEAD, GET) or are defaults.
+    pub attributes_known: bool,
+    /// The bytes here.
+    pub local: Option<Local>,
+    /// For a directory: whether its listing has been complete once.
+    pub listed: bool,
+}
+
+/// When S3 was last asked about an inode. Lives in memory, shared by all snapshots of the inode.
+#[derive(Debug, Default)]
+pub struct Freshness {
+    /// Tick at which the last settled check was sent; 0 = never in this process.
+    checked: AtomicU64,
+    /// Tick at which the answer of the last applied observation arrived; 0 = never.
+    observed: AtomicU64,
+    /// Whether a check is queued or in flight.
+    pending: AtomicBool,
+    /// Answers given from this copy since the last settled check.
+    served: AtomicU32,
+}
+
+impl Freshness {
+    /// When the last settled check was sent.
+    pub fn checked(&self) -> Tick {
+        Tick(self.checked.load(Ordering::Acquire))
+    }
+
+    /// When the answer of the last applied observation arrived.
+    pub fn observed(&self) -> Tick {
+        Tick(self.observed.load(Ordering::Acquire))
+    }
+
+    /// Settles a check that was sent at `sent` and answered at `answered`: what is here is what S3 had.
+    pub fn settle(&self, sent: Tick, answered: Tick) {
+        self.checked.fetch_max(sent.0, Ordering::AcqRel);
+        self.observed.fetch_max(answered.0, Ordering::AcqRel);
+        self.served.store(0, Ordering::Release);
+    }
+
+    /// Distrusts the copy: the next touch asks S3.
+    pub fn expire(&self) {
+        self.checked.store(0, Ordering::Release);
+    }
+
+    /// Claims the right to check; false when somebody has it already.
+    pub fn claim(&self) -> bool {
+        !self.pending.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives the right to check back.
+    pub fn release(&self) {
+        self.pending.store(false, Ordering::Release);
+    }
+
+    /// Whether a check is queued or in flight.
+    pub fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// Counts one answer given from this copy.
+    pub fn serve(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers given since the last settled check.
+    pub fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
+    }
+}
+
+/// An inode as of one commit, with its freshness. Derefs to the inode.
+#[derive(Debug)]
+pub struct Node {
+    /// The row.
+    pub inode: Inode,
+    /// When S3 was last asked.
+    pub freshness: Arc<Freshness>,
+}
+
+impl Deref for Node {
+    type Target = Inode;
+    fn deref(&self) -> &Inode {
+        &self.inode
+    }
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// Its name, as clients see it.
+    pub name: Name,
+    /// Its place in the listing order. Stable; above 2.
+    pub cookie: u64,
+    /// What it names.
+    pub node: Arc<Node>,
+}
+
+/// Attributes of objects that carry none (`--uid --gid --file-mode --dir-mode`).
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits of files.
+    pub file_mode: u32,
+    /// Permission bits of directories.
+    pub dir_mode: u32,
+}
+
+/// What S3 was seen to have under a key.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// The object, from HEAD, GET, LIST or our own write. Under a key that ends in `/`: a directory marker.
+    Object(ObjectMeta),
+    /// Under a key that ends in `/`: some key begins so, and no marker was asked for or found.
+    Prefix,
+    /// No object; under a key that ends in `/`: neither a marker nor any key below.
+    Absent,
+}
+
+/// Who saw it; for `why`, logs and counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A LOOKUP of a name that was not here.
+    Lookup,
+    /// A check behind an answer.
+    Check,
+    /// A fetch of bytes.
+    Fetch,
+    /// The mirror.
+    Mirror,
+    /// `refresh` or `warm`.
+    Command,
+}
+
+/// A fact about one key of S3: a poll, an event-triggered HEAD, an upload's answer and a 412 all end here.
+///
+/// S3 is strongly consistent, so an answer is the state at some moment between `sent` and `answered`.
+/// An observation sent before the last applied one was answered is *late* when it says something else:
+/// it changes nothing and the key is expired instead.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The key, or a prefix ending in `/`.
+    pub key: Key,
+    /// What it has.
+    pub seen: Seen,
+    /// When the request was sent.
+    pub sent: Tick,
+    /// When its answer arrived.
+    pub answered: Tick,
+    /// Who asked.
+    pub source: Source,
+    /// The complete, fsynced bytes of `Seen::Object`, to be swapped in by the same transaction.
+    pub content: Option<ObjectId>,
+}
+
+/// What `apply` did.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The decision.
+    pub verdict: Verdict,
+    /// The key's node after it; `None` when there is none.
+    pub node: Option<Arc<Node>>,
+}
+
+/// Decisions of the reconcile function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// What is here is what S3 has (attributes may have become known).
+    Unchanged,
+    /// A new entry.
+    Created,
+    /// A newer version took the place of the old one; fileid and name stayed.
+    Replaced,
+    /// The entry is gone.
+    Removed,
+    /// Overtaken by a newer observation; nothing changed, the key is expired.
+    Late,
+}
+
+/// Which bytes of an object are here. Ranges are half open, in bytes, sorted, apart from each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// All.
+    Complete,
+    /// These.
+    Partial(Vec<std::ops::Range<u64>>),
+}
+
+/// What the index knows of one object file.
+#[derive(Clone, Debug)]
+pub struct ObjectRow {
+    /// Whose bytes they are.
+    pub ino: Ino,
+    /// Length of the whole version in bytes.
+    pub size: u64,
+    /// Which bytes are here.
+    pub presence: Presence,
+}
+
+/// Totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files, links and special files.
+    pub files: u64,
+    /// Directories, without the root.
+    pub dirs: u64,
+    /// Sum of the files' sizes in bytes.
+    pub bytes: u64,
+}
+
+/// A listing under way: how far the merge of S3's keys with the index has come. It walks keys in order,
+/// so what the index has between two listed keys is gone. Made by `Sweep::new`, moved by `apply_page`.
+#[derive(Debug)]
+pub struct Sweep {
+    // index helper: the stack of open directories with the last component seen in each
+    pub(super) dir: Ino,
+    pub(super) recursive: bool,
+}
+
+impl Sweep {
+    /// A listing of directory `dir`: of its own level (`LIST` with a delimiter), or of all below it.
+    /// Entries changed by an observation answered after a page was sent are left alone (late).
+    pub fn new(dir: Ino, recursive: bool) -> Sweep {
+        Sweep { dir, recursive }
+    }
+}
+
+/// One page of a listing.
+#[derive(Debug)]
+pub struct Page {
+    /// Objects in key order; keys are relative to the export and lie below the sweep's directory.
+    pub objects: Vec<(Key, ObjectMeta)>,
+    /// Common prefixes in key order (a delimited listing only).
+    pub prefixes: Vec<Key>,
+    /// When the request for this page was sent.
+    pub sent: Tick,
+    /// When it was answered.
+    pub answered: Tick,
+    /// Whether no page follows.
+    pub last: bool,
+}
+
+/// What a page changed.
+#[derive(Debug, Default)]
+pub struct PageApplied {
+    /// New entries.
+    pub created: u64,
+    /// Entries that got a newer version.
+    pub replaced: u64,
+    /// Entries that are gone.
+    pub removed: u64,
+    /// Files whose version is new and whose bytes were complete here before: worth fetching at once.
+    pub outdated: Vec<Ino>,
+}
+
+/// Why the index could not do something.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IndexError {
+    /// The file cannot be opened or is of a newer format; the text says what to do.
+    #[error("{0}")]
+    Open(String),
+    /// Another process has it open.
+    #[error("the index is in use by another process")]
+    InUse,
+    /// redb failed: disk full, I/O error, corruption.
+    #[error("index: {0}")]
+    Storage(Arc<redb::Error>),
+    /// The server is shutting down.
+    #[error("the index is closed")]
+    Closed,
+}

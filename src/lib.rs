@@ -1,0 +1,19 @@
+//! fasts3: an S3 bucket as a local file system at local speed, with no FUSE.
+//!
+//! A userspace NFSv3 server answers every lookup and read from a local cache directory and asks S3
+//! *behind* the answer whether it is still fresh. The rooms, and who may call whom, top to bottom:
+//!
+//! ```text
+//! rpc/ -> nfs/ -> fs/ -> index/, content/
+//!                  |  (a cold read awaits a fetch)
+//!              revalidate/ -> store/ -> S3
+//! ```
+
+pub mod config;
+pub mod content;
+pub mod fs;
+pub mod index;
+pub mod revalidate;
+pub mod rpc;
+pub mod store;
+pub mod types;

@@ -1,0 +1,104 @@
+//! The one seam to time, so that tests step a clock and never sleep.
+//! Owns: `Clock` (monotonic ticks and wall time). Nothing else reads the system's clocks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Monotonic time since the clock was made, in milliseconds, from 1 up: 0 is free to mean "never".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// Before every other tick.
+    pub const NEVER: Tick = Tick(0);
+
+    /// Time from `earlier` to `self`; zero when `earlier` is later.
+    pub fn since(self, earlier: Tick) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Wall time in nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub i64);
+
+impl Time {
+    /// From whole seconds and nanoseconds since the epoch; saturates.
+    pub fn from_parts(seconds: i64, nanos: u32) -> Time {
+        Time(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanos)))
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000_000)
+    }
+
+    /// Nanoseconds within the second.
+    pub fn subsec_nanos(self) -> u32 {
+        self.0.rem_euclid(1_000_000_000) as u32
+    }
+}
+
+impl From<SystemTime> for Time {
+    fn from(t: SystemTime) -> Time {
+        match t.duration_since(UNIX_EPOCH) {
+            Ok(d) => Time(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)),
+            Err(e) => Time(i64::try_from(e.duration().as_nanos()).map_or(i64::MIN, |n| -n)),
+        }
+    }
+}
+
+/// Source of ticks and wall time; cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System(Instant),
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The system's clocks.
+    pub fn system() -> Clock {
+        Clock(Source::System(Instant::now()))
+    }
+
+    /// A clock that stands still until `advance` moves it; for tests.
+    pub fn manual() -> Clock {
+        Clock(Source::Manual(Arc::new(AtomicU64::new(1))))
+    }
+
+    /// Moves a manual clock forward.
+    ///
+    /// # Panics
+    /// On the system's clock, which nobody can move.
+    pub fn advance(&self, by: Duration) {
+        let Source::Manual(ms) = &self.0 else { panic!("only a manual clock can be moved") };
+        ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Monotonic now.
+    pub fn now(&self) -> Tick {
+        match &self.0 {
+            Source::System(start) => Tick(start.elapsed().as_millis() as u64 + 1),
+            Source::Manual(ms) => Tick(ms.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Wall time now. A manual clock counts from 2026-01-01T00:00:00Z.
+    pub fn wall(&self) -> Time {
+        match &self.0 {
+            Source::System(_) => SystemTime::now().into(),
+            Source::Manual(ms) => Time(1_767_225_600_000_000_000 + ms.load(Ordering::SeqCst) as i64 * 1_000_000),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", if matches!(self.0, Source::System(_)) { "system" } else { "manual" })
+    }
+}
