@@ -35,6 +35,11 @@ impl Name {
         &self.0
     }
 
+    /// The bytes, without a copy.
+    pub fn into_bytes(self) -> Box<[u8]> {
+        self.0
+    }
+
     /// The components this name can stand for, in the order in which a lookup should try them
     /// (a directory hides a file of the same name). Empty: an escape that no key has.
     pub fn candidates(&self) -> smallvec::SmallVec<[Component; 2]> {
