@@ -7,7 +7,7 @@
 //! if the caller may walk there. Symlinks are not followed.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl<F: NfsExt> Mount3<F> {
     /// Answers one call.
     fn answer(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Result<Handled, Malformed> {
         let mut args = Reader::new(call.args);
-        let client = call.peer.ip();
+        let client = client(call.peer);
         match call.procedure {
             0 => {}
             1 => return Ok(self.mount(caller(call), args.opaque(MAX_PATH_BYTES)?)),
@@ -79,7 +79,7 @@ impl<F: NfsExt> Mount3<F> {
 
     /// MNT. Always later: mounting is rare, and walking may have to wait for S3 at any step.
     fn mount(&self, caller: Caller, path: &[u8]) -> Handled {
-        let mount = Mount { client: caller.peer.ip(), path: canonical(path) };
+        let mount = Mount { client: client(caller.peer), path: canonical(path) };
         let below_export = self.below_export(path);
         let (fs, mounts) = (Arc::clone(&self.fs), Arc::clone(&self.mounts));
         Handled::Later(Box::pin(async move {
@@ -119,6 +119,11 @@ impl<F: NfsExt> Mount3<F> {
         }
         reply.put_bool(false);
     }
+}
+
+/// The client at `peer`, whichever kind of socket it came in by.
+fn client(peer: SocketAddr) -> IpAddr {
+    peer.ip().to_canonical()
 }
 
 /// Components of a path, however many slashes are between them.

@@ -38,7 +38,12 @@ pub(super) const READ_MAX: u32 = 8;
 enum Kind {
     File,
     Link,
-    Dir { parent: u64, entries: Vec<(Box<[u8]>, u64)> },
+    Dir(Dir),
+}
+
+struct Dir {
+    parent: u64,
+    entries: Vec<(Box<[u8]>, u64)>,
 }
 
 /// The file system.
@@ -55,9 +60,9 @@ pub(super) struct Double {
 
 impl Double {
     pub(super) fn new(late: bool) -> Double {
-        let dir = |parent, entries: &[(&[u8], u64)]| Kind::Dir {
-            parent,
-            entries: entries.iter().map(|(name, id)| (Box::from(*name), *id)).collect(),
+        let dir = |parent, entries: &[(&[u8], u64)]| {
+            let entries = entries.iter().map(|(name, id)| (Box::from(*name), *id)).collect();
+            Kind::Dir(Dir { parent, entries })
         };
         let root: &[(&[u8], u64)] =
             &[(b"hello", 2), (b"sub", 3), (b"link", 4), (b"locked", 7), (b"disk", 8), (b"slow", 9)];
@@ -80,7 +85,7 @@ impl Double {
     /// One with these names in its root, and nothing else.
     pub(super) fn listing(names: &[Vec<u8>], batch: usize, attrs: bool) -> Double {
         let entries = names.iter().zip(1000..).map(|(name, id)| (Box::from(&name[..]), id)).collect();
-        let nodes = HashMap::from([(ROOT, Kind::Dir { parent: ROOT, entries })]);
+        let nodes = HashMap::from([(ROOT, Kind::Dir(Dir { parent: ROOT, entries }))]);
         Double { nodes, batch, attrs, ..Double::new(false) }
     }
 
@@ -92,14 +97,14 @@ impl Double {
         self.nodes.get(&id).ok_or(nfsstat3::NFS3ERR_STALE)
     }
 
-    fn dir(&self, caller: &Caller, id: u64) -> Result<(u64, &[(Box<[u8]>, u64)]), Failure> {
-        let Kind::Dir { parent, entries } = self.node(id)? else {
+    fn dir(&self, caller: &Caller, id: u64) -> Result<&Dir, Failure> {
+        let Kind::Dir(dir) = self.node(id)? else {
             return Err(fails(id, nfsstat3::NFS3ERR_NOTDIR));
         };
         if id == LOCKED && caller.credentials.uid != 0 {
             return Err(fails(id, nfsstat3::NFS3ERR_ACCES));
         }
-        Ok((*parent, entries))
+        Ok(dir)
     }
 
     fn read(&self, id: u64, offset: u64, count: u32) -> Result<ReadOk, Failure> {
@@ -121,7 +126,7 @@ impl Double {
     }
 
     fn list(&self, caller: &Caller, args: ListArgs) -> Result<Listing, Failure> {
-        let (parent, all) = self.dir(caller, args.dir)?;
+        let Dir { parent, entries: all } = self.dir(caller, args.dir)?;
         let with_attr = |id| (args.with_attrs && self.attrs).then(|| attr(id));
         let after: Vec<_> = all.iter().zip(1..).filter(|(_, nth)| cookie(*nth) > args.after.max(2)).collect();
         let entry = |((name, id), nth): &(&(Box<[u8]>, u64), u64)| Entry {
@@ -132,7 +137,7 @@ impl Double {
         };
         let entries: Vec<_> = after.iter().take(self.batch).map(entry).collect();
         let end = entries.len() == after.len();
-        Ok(Listing { dir_attr: attr(args.dir), parent, parent_attr: with_attr(parent), entries, end })
+        Ok(Listing { dir_attr: attr(args.dir), parent: *parent, parent_attr: with_attr(*parent), entries, end })
     }
 }
 
@@ -215,7 +220,7 @@ impl NfsExt for Double {
 
     fn lookup_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Looked, Failure>> {
         assert!(!matches!(name, b"" | b"." | b".."), "those are not the file system's to resolve");
-        let found = self.dir(caller, dir).and_then(|(_, entries)| {
+        let found = self.dir(caller, dir).and_then(|Dir { entries, .. }| {
             let entry = entries.iter().find(|(known, _)| **known == *name);
             let (_, id) = entry.ok_or(fails(dir, nfsstat3::NFS3ERR_NOENT))?;
             Ok(Looked { id: *id, attr: attr(*id), dir_attr: Some(attr(dir)) })
@@ -224,7 +229,7 @@ impl NfsExt for Double {
     }
 
     fn parent_by(&self, caller: &Caller, dir: fileid3) -> Answer<Result<Looked, Failure>> {
-        self.answer(self.dir(caller, dir).map(|(parent, _)| Looked {
+        self.answer(self.dir(caller, dir).map(|&Dir { parent, .. }| Looked {
             id: parent,
             attr: attr(parent),
             dir_attr: Some(attr(dir)),
