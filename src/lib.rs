@@ -13,6 +13,7 @@ pub mod config;
 pub mod content;
 pub mod fs;
 pub mod index;
+pub mod nfs;
 pub mod revalidate;
 pub mod rpc;
 pub mod store;
