@@ -16,5 +16,6 @@ pub mod index;
 pub mod nfs;
 pub mod revalidate;
 pub mod rpc;
+pub mod s3server;
 pub mod store;
 pub mod types;
