@@ -10,7 +10,7 @@ use super::dir::DirError;
 
 /// The lock; held while this value lives.
 #[derive(Debug)]
-pub struct Lock {
+pub(super) struct Lock {
     _file: File,
 }
 
@@ -18,7 +18,7 @@ impl Lock {
     /// Takes the lock of cache directory `dir`, without waiting.
     /// # Errors
     /// `InUse` when another process has it.
-    pub fn acquire(dir: &Path) -> Result<Lock, DirError> {
+    pub(super) fn acquire(dir: &Path) -> Result<Lock, DirError> {
         let path = dir.join("lock");
         let failed = |source| DirError::Io { path: path.clone(), source };
         let mut file =

@@ -3,6 +3,7 @@
 //! - Bytes are written first and counted as here after; once `complete` is set nothing is written.
 //! - Of an object that is not complete there is one `Object` in the process, however it was come by.
 //! - A discarded object (evicted, replaced) can still be read and filled; it is never saved.
+//!
 //! Lock order: `saving`, then `filled`; nothing awaits while `filled` is locked.
 
 use std::fs::File;
@@ -65,7 +66,7 @@ impl Object {
     /// Of the file of `object`, of which `presence` is here.
     pub(super) fn new(id: ObjectId, size: u64, file: File, presence: &Presence, ledger: &Arc<Ledger>) -> Arc<Object> {
         let filled = match presence {
-            Presence::Complete => [0..size].into_iter().collect(),
+            Presence::Complete => RangeSet::from(0..size),
             Presence::Partial(ranges) => ranges.iter().cloned().collect::<RangeSet>(),
         };
         Arc::new(Object {
@@ -96,6 +97,14 @@ impl Object {
     /// The file, for reading at offsets.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// Reads at `offset` what the file has, at most what `into` holds. Blocks on the disk. Bytes that
+    /// are not here read as zeros: ask `has` first.
+    /// # Errors
+    /// What the OS says.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        disk::read_at(&self.file, into, offset)
     }
 
     /// Whether everything is here.
@@ -168,6 +177,8 @@ impl Object {
     }
 
     /// Makes what is here durable (fdatasync). Blocks on the disk.
+    /// # Errors
+    /// What the OS says.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -280,7 +291,7 @@ mod tests {
         object.fill(0, b"abc").unwrap();
         assert!(object.is_complete() && object.has(0..6) && object.missing(0..6).is_empty());
         let mut all = [0; 6];
-        assert_eq!(disk::read_at(object.file(), &mut all, 0).unwrap(), 6);
+        assert_eq!(object.read(0, &mut all).unwrap(), 6);
         assert_eq!(&all, b"abcdef");
     }
 
@@ -303,7 +314,7 @@ mod tests {
         object.fill(0, b"abc").unwrap();
         object.fill(0, b"xyz").unwrap();
         let mut all = [0; 3];
-        disk::read_at(object.file(), &mut all, 0).unwrap();
+        object.read(0, &mut all).unwrap();
         assert_eq!(&all, b"abc");
     }
 
