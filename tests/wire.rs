@@ -28,7 +28,8 @@ async fn portmap_and_mount_answer_on_the_nfs_port() {
 
     let mut mount = MountClient::new(tcp(&world).await);
     let exports = soon(mount.export()).await.unwrap();
-    let names: Vec<_> = exports.into_inner().into_iter().map(|e| String::from_utf8_lossy(&e.ex_dir.0.0).into_owned()).collect();
+    let names: Vec<_> =
+        exports.into_inner().into_iter().map(|e| String::from_utf8_lossy(&e.ex_dir.0.0).into_owned()).collect();
     assert_eq!(names, ["/", "/photos"]);
 }
 
@@ -62,7 +63,13 @@ async fn every_mutation_is_refused_with_the_attributes_of_what_it_touched() {
     let name = |n: &'static [u8]| diropargs3 { dir: root.clone(), name: filename3(Opaque::borrowed(n)) };
     let nfs = client.raw();
 
-    let write = WRITE3args { file: file.clone(), offset: 0, count: 1, stable: stable_how::FILE_SYNC, data: Opaque::borrowed(b"x") };
+    let write = WRITE3args {
+        file: file.clone(),
+        offset: 0,
+        count: 1,
+        stable: stable_how::FILE_SYNC,
+        data: Opaque::borrowed(b"x"),
+    };
     let Nfs3Result::Err((NFS3ERR_ROFS, fail)) = nfs.write(&write).await.unwrap() else { panic!("WRITE") };
     assert_eq!(fail.file_wcc.after.unwrap().size, 5);
 
@@ -187,7 +194,8 @@ async fn handles_and_cookies_survive_a_restart() {
     let names = client.list_handle(&dir.handle).await.unwrap();
     assert_eq!(names.len(), 500);
     let file = client.lookup("dir/f007").await.unwrap();
-    let args = |cookie| READDIR3args { dir: dir.handle.clone(), cookie, cookieverf: cookieverf3::default(), count: 2000 };
+    let args =
+        |cookie| READDIR3args { dir: dir.handle.clone(), cookie, cookieverf: cookieverf3::default(), count: 2000 };
     let first = client.raw().readdir(&args(0)).await.unwrap().unwrap().reply.entries.into_inner();
     let cookie = first.last().unwrap().cookie;
 
@@ -205,7 +213,8 @@ async fn handles_and_cookies_survive_a_restart() {
             break;
         }
     }
-    let mut seen: Vec<_> = first.iter().chain(&rest).map(|e| String::from_utf8_lossy(&e.name.0.0).into_owned()).collect();
+    let mut seen: Vec<_> =
+        first.iter().chain(&rest).map(|e| String::from_utf8_lossy(&e.name.0.0).into_owned()).collect();
     seen.retain(|n| n != "." && n != "..");
     seen.sort();
     assert_eq!(seen, names.into_keys().collect::<Vec<_>>());
@@ -269,9 +278,14 @@ async fn a_read_at_and_beyond_the_end_says_so() {
     let mut client = world.client().await;
     let file = client.lookup("file.txt").await.unwrap().handle;
     for _ in 0..2 {
-        for (offset, count, bytes, eof) in
-            [(0, 5, &b"hello"[..], true), (0, 4, b"hell", false), (3, 9, b"lo", true), (5, 1, b"", true), (u64::MAX, 9, b"", true), (1, 0, b"", false)]
-        {
+        for (offset, count, bytes, eof) in [
+            (0, 5, &b"hello"[..], true),
+            (0, 4, b"hell", false),
+            (3, 9, b"lo", true),
+            (5, 1, b"", true),
+            (u64::MAX, 9, b"", true),
+            (1, 0, b"", false),
+        ] {
             let got = client.read_at(&file, offset, count).await.unwrap();
             assert_eq!((&got.0[..], got.1), (bytes, eof), "{count} at {offset}");
         }

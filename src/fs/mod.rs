@@ -80,10 +80,7 @@ impl Fs {
 }
 
 /// Answers at once, or with `ready` after `wait`.
-fn after<T: 'static>(
-    wait: Option<BoxFuture<'static, ()>>,
-    ready: impl FnOnce() -> T + Send + 'static,
-) -> Answer<T> {
+fn after<T: 'static>(wait: Option<BoxFuture<'static, ()>>, ready: impl FnOnce() -> T + Send + 'static) -> Answer<T> {
     match wait {
         None => Answer::Now(ready()),
         Some(wait) => Answer::Later(Box::pin(async move {

@@ -20,13 +20,7 @@ const TARGET_MAX: u64 = 4096;
 
 impl Fs {
     /// READ of `count` bytes at `offset`.
-    pub(super) fn read_of(
-        &self,
-        caller: &Caller,
-        id: u64,
-        offset: u64,
-        count: u32,
-    ) -> Answer<Result<ReadOk, Failure>> {
+    pub(super) fn read_of(&self, caller: &Caller, id: u64, offset: u64, count: u32) -> Answer<Result<ReadOk, Failure>> {
         let node = now!(self.node(id));
         now!(self.readable(&node, caller));
         self.revalidator.touch(&node);

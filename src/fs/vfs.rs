@@ -9,12 +9,25 @@ use nfsserve::vfs::{DirEntry, NFSFileSystem, ReadDirResult, VFSCapabilities};
 
 use super::Fs;
 use super::ext::{
-    Accessed, Answer, Caller, Failure, FsInfo, FsStat, ListArgs, Listing, Looked, NfsExt, PathConf, ReadOk,
+    Accessed, Answer, Caller, Failure, FsInfo, FsStat, Handle, ListArgs, Listing, Looked, NfsExt, PathConf, ReadOk,
 };
+use super::read::READ_MAX;
 use crate::rpc::{Credentials, Tail};
 use crate::types::Ino;
 
 impl NfsExt for Fs {
+    fn handle_by(&self, id: fileid3) -> Handle {
+        Handle::new(&self.handles.encode(id)).expect("24 bytes are no more than 64")
+    }
+
+    fn fileid_by(&self, handle: &[u8]) -> Result<fileid3, nfsstat3> {
+        self.handles.decode(handle)
+    }
+
+    fn read_max(&self) -> u32 {
+        READ_MAX
+    }
+
     fn getattr_by(&self, _caller: &Caller, id: fileid3) -> Answer<Result<fattr3, nfsstat3>> {
         self.getattr_of(id)
     }
@@ -62,15 +75,10 @@ fn embedder() -> Caller {
     Caller { credentials, peer: ([127, 0, 0, 1], 0).into() }
 }
 
-async fn wait<T, E>(answer: Answer<Result<T, E>>) -> Result<T, nfsstat3>
-where
-    E: Into<Failure>,
-{
-    let result = match answer {
-        Answer::Now(result) => result,
-        Answer::Later(result) => result.await,
-    };
-    result.map_err(|e| e.into().status)
+async fn wait<T: Send + 'static, E: Into<Failure> + Send + 'static>(
+    answer: Answer<Result<T, E>>,
+) -> Result<T, nfsstat3> {
+    answer.wait().await.map_err(|e| e.into().status)
 }
 
 const READ_ONLY: nfsstat3 = nfsstat3::NFS3ERR_ROFS;

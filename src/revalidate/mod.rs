@@ -7,6 +7,8 @@
 //!   of any other file the new version is swapped in at once and fetched when read (F2, F5).
 //! - The queue is bounded; a check that finds it full is dropped and asked for again by the next touch.
 
+pub mod fetch;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;

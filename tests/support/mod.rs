@@ -135,12 +135,7 @@ impl Client {
         Client::try_connect(port, export, uid, gid).await.unwrap()
     }
 
-    pub async fn try_connect(
-        port: u16,
-        export: &str,
-        uid: u32,
-        gid: u32,
-    ) -> Result<Client, nfs3_client::ConnectError> {
+    pub async fn try_connect(port: u16, export: &str, uid: u32, gid: u32) -> Result<Client, nfs3_client::ConnectError> {
         let auth = auth_unix { stamp: 1, machinename: Opaque::borrowed(b"test"), uid, gid, gids: vec![] };
         let mount = Nfs3ConnectionBuilder::new(TokioConnector, "127.0.0.1", export)
             .mount_port(port)
@@ -222,8 +217,7 @@ impl Client {
         let mut names = BTreeMap::new();
         let (mut cookie, mut cookieverf) = (0, cookieverf3::default());
         loop {
-            let args =
-                READDIRPLUS3args { dir: dir.clone(), cookie, cookieverf, dircount: 8 << 10, maxcount: 32 << 10 };
+            let args = READDIRPLUS3args { dir: dir.clone(), cookie, cookieverf, dircount: 8 << 10, maxcount: 32 << 10 };
             let ok = match soon(self.0.readdirplus(&args)).await.unwrap() {
                 Nfs3Result::Ok(ok) => ok,
                 Nfs3Result::Err((status, _)) => return Err(status),
@@ -249,7 +243,12 @@ impl Client {
         let args = READDIRPLUS3args { dir: dir.clone(), cookie: 0, cookieverf, dircount: 8 << 10, maxcount: 32 << 10 };
         match soon(self.0.readdirplus(&args)).await.unwrap() {
             Nfs3Result::Ok(ok) => {
-                let names = ok.reply.entries.into_inner().into_iter().map(|e| String::from_utf8_lossy(&e.name.0.0).into_owned());
+                let names = ok
+                    .reply
+                    .entries
+                    .into_inner()
+                    .into_iter()
+                    .map(|e| String::from_utf8_lossy(&e.name.0.0).into_owned());
                 Ok(names.filter(|n| n != "." && n != "..").collect())
             }
             Nfs3Result::Err((status, _)) => Err(status),
