@@ -14,6 +14,7 @@ pub mod content;
 pub mod fs;
 pub mod index;
 pub mod nfs;
+pub mod positioned;
 pub mod revalidate;
 pub mod rpc;
 pub mod s3server;

@@ -11,6 +11,7 @@ use super::ext::{Answer, Caller, Failure, ReadOk};
 use super::{Fs, error, now, permission};
 use crate::content::Object;
 use crate::index::{Kind, Node};
+use crate::positioned::read_exact_at;
 use crate::rpc::{FileRange, Tail};
 
 /// Largest READ, in bytes: what Linux and macOS ask for at most.
@@ -103,7 +104,7 @@ impl Fs {
 
     fn target(&self, node: &Node, object: &Object) -> Result<(Vec<u8>, fattr3), Failure> {
         let mut target = vec![0; usize::try_from(node.size).expect("checked against TARGET_MAX")];
-        match crate::content::read_exact_at(object.file(), &mut target, 0) {
+        match read_exact_at(object.file(), &mut target, 0) {
             Ok(()) => Ok((target, self.attributes(node))),
             Err(e) => {
                 tracing::error!(ino = %node.ino, error = %e, "cannot read the target of a link");

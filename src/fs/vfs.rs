@@ -12,6 +12,7 @@ use super::ext::{
     Accessed, Answer, Caller, Failure, FsInfo, FsStat, Handle, ListArgs, Listing, Looked, NfsExt, PathConf, ReadOk,
 };
 use super::read::READ_MAX;
+use crate::positioned::read_exact_at;
 use crate::rpc::{Credentials, Tail};
 use crate::types::Ino;
 
@@ -116,7 +117,7 @@ impl NFSFileSystem for Fs {
             Tail::Bytes(bytes) => bytes.to_vec(),
             Tail::File(range) => tokio::task::spawn_blocking(move || {
                 let mut bytes = vec![0; range.len as usize];
-                crate::content::read_exact_at(&range.file, &mut bytes, range.offset).map(|()| bytes)
+                read_exact_at(&range.file, &mut bytes, range.offset).map(|()| bytes)
             })
             .await
             .map_err(|_| nfsstat3::NFS3ERR_IO)?
