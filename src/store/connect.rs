@@ -7,6 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::client::error::ImdsError;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
@@ -215,6 +219,7 @@ async fn credentials_warning(provider: Option<SharedCredentialsProvider>) -> Res
         Err(error @ CredentialsError::InvalidConfiguration(_)) => {
             Err(StartError::BadCredentials { message: last_cause(&error) })
         }
+        Err(error) if is_without_imds(&error) => Err(StartError::NoCredentials),
         Err(error) => Ok(Some(format!(
             "AWS credentials cannot be had now ({}): serving what is in the cache; if this stays, run `aws sso login` or check --profile",
             last_cause(&error)
@@ -222,12 +227,17 @@ async fn credentials_warning(provider: Option<SharedCredentialsProvider>) -> Res
     }
 }
 
-fn last_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
+/// Whether the chain came to its end, the instance's own service, and that one gives nothing to this process.
+fn is_without_imds(error: &CredentialsError) -> bool {
+    causes(error).any(|cause| matches!(cause.downcast_ref(), Some(ImdsError::FailedToLoadToken(_))))
+}
+
+fn last_cause(error: &CredentialsError) -> String {
+    causes(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn causes<'a>(error: &'a CredentialsError) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &'a (dyn std::error::Error + 'static)), |cause| cause.source())
 }
 
 /// What the environment, the profile and the flags say, in aws-config's order.
@@ -244,11 +254,26 @@ async fn load(config: &S3Config, credentials: Option<Credentials>) -> SdkConfig 
     }
     if let Some(url) = &config.endpoint_url {
         loader = loader.endpoint_url(url);
+        if config.region.is_none() {
+            loader = loader.region(region_off_aws(config));
+        }
     }
     if config.anonymous {
         loader = loader.no_credentials();
     }
     loader.load().await
+}
+
+/// The region for a server that is not AWS's: as the environment or the profile says, without asking the
+/// instance's own service, which there is none of.
+fn region_off_aws(config: &S3Config) -> RegionProviderChain {
+    let mut profile = ProfileFileRegionProvider::builder();
+    if let Some(name) = &config.profile {
+        profile = profile.profile_name(name);
+    }
+    RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(profile.build())
+        .or_else(Region::from_static(DEFAULT_REGION))
 }
 
 fn client(

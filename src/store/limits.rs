@@ -147,15 +147,16 @@ mod tests {
         }
     }
 
-    fn stores(concurrency: u32) -> (Arc<Slow>, Stores, Arc<Counters>) {
+    fn stores(concurrency: u32, rate: Option<u32>) -> (Arc<Slow>, Stores, Arc<Counters>) {
         let (slow, counters) = (Arc::new(Slow::default()), Arc::new(Counters::default()));
-        let stores = limited(slow.clone(), NonZeroU32::new(concurrency).unwrap(), None, counters.clone());
+        let rate = rate.and_then(NonZeroU32::new);
+        let stores = limited(slow.clone(), NonZeroU32::new(concurrency).unwrap(), rate, counters.clone());
         (slow, stores, counters)
     }
 
     #[test]
     fn background_leaves_places_for_the_foreground() {
-        let (slow, stores, _) = stores(4);
+        let (slow, stores, _) = stores(4, None);
         let key = Key::new("k").unwrap();
         let mut behind: Vec<_> = (0..8).map(|_| stores.background.head(&key).boxed()).collect();
         for call in &mut behind {
@@ -170,8 +171,16 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_is_shared_by_both_views() {
+        let (_, stores, _) = stores(8, Some(2));
+        let list = |store: &Arc<dyn Store>| store.list(&ListRequest::default()).now_or_never().is_some();
+        assert!(list(&stores.foreground) && list(&stores.background));
+        assert!(!list(&stores.foreground) && !list(&stores.background), "a second has not passed");
+    }
+
+    #[test]
     fn a_call_that_is_dropped_gives_up_its_place() {
-        let (slow, stores, _) = stores(1);
+        let (slow, stores, _) = stores(1, None);
         let key = Key::new("k").unwrap();
         for _ in 0..3 {
             assert!(stores.background.head(&key).now_or_never().is_none());
@@ -181,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_body_holds_its_place_until_it_ends() {
-        let (_, stores, counters) = stores(1);
+        let (_, stores, counters) = stores(1, None);
         let key = Key::new("k").unwrap();
         let got = stores.foreground.get(&key, None, GetIf::Any).now_or_never().unwrap().unwrap();
         let Got::Body { mut body, .. } = got else { panic!("no body") };

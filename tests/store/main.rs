@@ -91,7 +91,9 @@ impl SomebodyElse for Local {
 #[tokio::test]
 async fn the_store_of_a_bucket_conforms() {
     let (_server, bucket, store) = given().await;
-    conformance::reading(&*store, &Local { bucket, prefix: "" }).await;
+    let somebody = Local { bucket, prefix: "" };
+    conformance::reading(&*store, &somebody).await;
+    conformance::odd_keys(&*store, &somebody).await;
 }
 
 #[tokio::test]
@@ -103,11 +105,14 @@ async fn the_store_of_a_prefix_conforms_and_sees_nothing_else() {
     }
     let prefix = "p +\u{fc}/";
     let (stores, _) = open(&S3Config { prefix: prefix.into(), ..settings(&server) }).await;
-    conformance::reading(&*stores.background, &Local { bucket, prefix }).await;
+    let somebody = Local { bucket, prefix };
+    conformance::reading(&*stores.background, &somebody).await;
+    conformance::odd_keys(&*stores.background, &somebody).await;
 }
 
 /// The same against any other server: `FASTS3_TEST_ENDPOINT`, `FASTS3_TEST_BUCKET`, and credentials and
-/// region from the environment. The objects go below a prefix of this run.
+/// region from the environment. The objects go below a prefix of this run. `FASTS3_TEST_ODD_KEYS=1`: it
+/// takes every key that S3 takes.
 #[tokio::test]
 #[ignore = "needs an S3 server of your own"]
 async fn the_store_of_another_server_conforms() {
@@ -121,7 +126,7 @@ async fn the_store_of_another_server_conforms() {
         ..settings(&local)
     };
     let connected = connect(&config, Arc::default()).await.unwrap();
-    let mut loader = aws_config::from_env();
+    let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
     if let Some(url) = &config.endpoint_url {
         loader = loader.endpoint_url(url);
     }
@@ -129,6 +134,9 @@ async fn the_store_of_another_server_conforms() {
     let client = aws_sdk_s3::Client::from_conf(sdk);
     let somebody = Remote { client, bucket: config.bucket, prefix };
     conformance::reading(&*connected.stores.foreground, &somebody).await;
+    if std::env::var_os("FASTS3_TEST_ODD_KEYS").is_some() {
+        conformance::odd_keys(&*connected.stores.foreground, &somebody).await;
+    }
 }
 
 struct Remote {
@@ -307,6 +315,17 @@ async fn what_is_wrong_at_start_is_one_line_that_says_what_to_do() {
     server.faults().inject(Kind::List, 1, Fault::WrongRegion("eu-west-1".into()));
     let elsewhere = refused(&config, SECRET_KEY).await;
     assert!(elsewhere.ends_with("use --region eu-west-1, or leave --region out"), "{elsewhere}");
+}
+
+#[tokio::test]
+async fn a_bucket_is_followed_to_its_region_unless_one_was_given() {
+    let server = server();
+    server.bucket("bucket").put("k", "x", &[]);
+    server.faults().inject(Kind::List, 1, Fault::WrongRegion("eu-west-1".into()));
+    let connected = try_connect(&S3Config { region: None, ..settings(&server) }).await.unwrap();
+    assert_eq!(connected.warning, None);
+    assert_eq!(server.requests().count(Kind::List), 2);
+    assert!(connected.stores.foreground.head(&key("k")).await.is_ok());
 }
 
 #[tokio::test]
