@@ -129,3 +129,10 @@ impl Object {
         todo!()
     }
 }
+
+/// Fills `buf` from `file` at `offset` (bytes), without moving a shared position. Blocks on the disk.
+/// # Errors
+/// `UnexpectedEof` when the file ends before.
+pub fn read_exact_at(file: &std::fs::File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    todo!()
+}
