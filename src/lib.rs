@@ -15,5 +15,6 @@ pub mod fs;
 pub mod index;
 pub mod revalidate;
 pub mod rpc;
+pub mod s3server;
 pub mod store;
 pub mod types;
