@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn s3fs_metadata_is_read() {
-        let got = attributes(&[("mode", "41471"), ("uid", "5"), ("gid", "6"), ("mtime", "1700000000.5"), ("ctime", "1")]);
+        let got =
+            attributes(&[("mode", "41471"), ("uid", "5"), ("gid", "6"), ("mtime", "1700000000.5"), ("ctime", "1")]);
         assert_eq!((got.kind, got.mode), (Some(Kind::Symlink), Some(0o777)));
         assert_eq!((got.uid, got.gid), (Some(5), Some(6)));
         assert_eq!((got.mtime, got.ctime), (Some(Time(1_700_000_000_500_000_000)), Some(Time(1_000_000_000))));

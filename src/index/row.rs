@@ -26,6 +26,9 @@ pub(super) struct Given {
 /// First byte of every row, so that a later format can tell its rows from these.
 const VERSION: u8 = 1;
 
+/// Size of a directory: what most file systems show for a small one.
+const DIR_SIZE: u64 = 4096;
+
 const MODE: u16 = 1;
 const UID: u16 = 1 << 1;
 const GID: u16 = 1 << 2;
@@ -41,6 +44,29 @@ const OTHER_ATIME: u16 = 1 << 11;
 const OTHER_MODIFIED: u16 = 1 << 12;
 
 impl Row {
+    /// A directory without a marker, its times at `now`.
+    pub(super) fn directory(ino: Ino, parent: Ino, component: Component, defaults: &Defaults, now: Time) -> Row {
+        let inode = Inode {
+            ino,
+            parent,
+            component,
+            kind: Kind::Dir,
+            mode: defaults.dir_mode,
+            uid: defaults.uid,
+            gid: defaults.gid,
+            rdev: (0, 0),
+            size: DIR_SIZE,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            remote: None,
+            attributes_known: false,
+            local: None,
+            listed: false,
+        };
+        Row { inode, given: Given::default() }
+    }
+
     /// The bytes to store.
     pub(super) fn encode(&self) -> Vec<u8> {
         let inode = &self.inode;
@@ -52,7 +78,8 @@ impl Row {
         for number in [inode.parent.0, inode.size, inode.mtime.0 as u64, inode.ctime.0 as u64] {
             out.extend_from_slice(&number.to_be_bytes());
         }
-        let small = [(MODE, inode.mode), (UID, inode.uid), (GID, inode.gid), (RDEV, inode.rdev.0), (RDEV, inode.rdev.1)];
+        let small =
+            [(MODE, inode.mode), (UID, inode.uid), (GID, inode.gid), (RDEV, inode.rdev.0), (RDEV, inode.rdev.1)];
         for (_, value) in small.iter().filter(|(flag, _)| flags & flag != 0) {
             out.extend_from_slice(&value.to_be_bytes());
         }

@@ -122,9 +122,9 @@ pub(super) fn listing_row(child: &Child, component: &Component) -> SmallVec<[u8;
 
 /// Inode, shadowed flag and component of a row of `listing`.
 pub(super) fn parse_listing_row(row: &[u8]) -> Result<(Ino, bool, Component), IndexError> {
-    let parsed = row.split_at_checked(9).and_then(|(head, component)| {
-        Some((Ino(be_u64(&head[..8])), head[8] != 0, Component::from_bytes(component)?))
-    });
+    let parsed = row
+        .split_at_checked(9)
+        .and_then(|(head, component)| Some((Ino(be_u64(&head[..8])), head[8] != 0, Component::from_bytes(component)?)));
     parsed.ok_or_else(|| corrupted("listing", row.len()))
 }
 
