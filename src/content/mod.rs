@@ -33,6 +33,7 @@ use tracing::warn;
 
 use dir::Objects;
 pub use dir::{CacheDir, DirError};
+pub use disk::read_exact_at;
 use evict::{Candidate, Ledger};
 pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};
@@ -353,4 +354,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -476,4 +476,5 @@ fn disk_failed(error: &io::Error) -> End {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
