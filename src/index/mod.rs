@@ -13,14 +13,31 @@
 //!   `content` unlinks the file and then calls `collected`.
 //! - The memory caches never hold a row older than the last commit.
 
+mod allocate;
+mod bytes;
+mod cache;
+mod change;
+mod metadata;
 mod model;
+mod open;
+mod reconcile;
+mod row;
+mod snapshot;
+mod sweep;
+mod tables;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use model::*;
+pub use sweep::Sweep;
 
-use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId};
+use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId, name};
+use writer::{Shared, Writer};
 
 /// Sizes of the index's memory.
 #[derive(Clone, Copy, Debug)]
@@ -34,110 +51,142 @@ pub struct IndexOptions {
 }
 
 /// The index. Cheap to share behind an `Arc`.
-pub struct Index {}
+pub struct Index {
+    shared: Arc<Shared>,
+    writer: Writer,
+}
+
+/// Deepest path: each component takes at least one byte of the key.
+const MAX_DEPTH: usize = crate::types::key::MAX_KEY_BYTES;
 
 impl Index {
     /// Opens or makes `path`. A file of an older format is migrated, of a newer one refused.
     /// `defaults` are the attributes of objects that carry none.
     pub fn open(path: &Path, options: IndexOptions, defaults: Defaults, clock: Clock) -> Result<Index, IndexError> {
-        todo!()
+        open::open(open::database(path, options.page_cache_bytes), options, defaults, clock)
     }
 
     /// The node of `ino`; `None` when it is gone (STALE).
     pub fn node(&self, ino: Ino) -> Result<Option<Arc<Node>>, IndexError> {
-        todo!()
+        self.shared.cache.node(ino)
     }
 
     /// The entry of `dir` that clients know as `name`; `None` when the index has none.
     pub fn child(&self, dir: Ino, name: &Name) -> Result<Option<Arc<Node>>, IndexError> {
-        todo!()
+        self.shared.cache.child(dir, name)
     }
 
     /// Up to `max` entries of `dir` with cookies above `after`, in cookie order.
     pub fn entries(&self, dir: Ino, after: u64, max: usize) -> Result<Vec<DirEntry>, IndexError> {
-        todo!()
+        self.shared.cache.entries(dir, after, max)
     }
 
     /// The cookie of the directory entry that names `ino`; `None` when it is gone, or the root.
     pub fn cookie(&self, ino: Ino) -> Result<Option<u64>, IndexError> {
-        todo!()
+        let Some(node) = self.node(ino)?.filter(|_| ino != Ino::ROOT) else { return Ok(None) };
+        let child = self.shared.cache.snapshot()?.child(node.parent, &node.component)?;
+        Ok(child.filter(|child| child.ino == ino).map(|child| child.cookie))
     }
 
     /// The key (a directory: the prefix) that `ino` has by its path.
     pub fn key(&self, ino: Ino) -> Result<Option<Key>, IndexError> {
-        todo!()
+        let (mut path, mut ino) = (Vec::new(), ino);
+        while ino != Ino::ROOT && path.len() <= MAX_DEPTH {
+            let Some(node) = self.node(ino)? else { return Ok(None) };
+            ino = node.parent;
+            path.push(node);
+        }
+        let key: String = path.iter().rev().map(|node| node.component.suffix()).collect();
+        Ok(Key::new(&key))
     }
 
     /// The inode of a key, or of a prefix ending in `/`, walking down from the root.
     pub fn resolve(&self, key: &Key) -> Result<Option<Arc<Node>>, IndexError> {
-        todo!()
+        let snapshot = self.shared.cache.snapshot()?;
+        let mut ino = Ino::ROOT;
+        for component in name::split(key) {
+            let Some(child) = snapshot.child(ino, &component)? else { return Ok(None) };
+            ino = child.ino;
+        }
+        self.node(ino)
     }
 
     /// A fresh number from the durable sequence (blocks are reserved ahead, so this rarely waits).
     pub async fn allocate(&self) -> Result<u64, IndexError> {
-        todo!()
+        loop {
+            if let Some(number) = self.shared.sequence.take() {
+                return Ok(number);
+            }
+            self.writer.run(1, |change| change.reserve()).await?;
+        }
     }
 
     /// Reconciles one observation of S3. See [`Observation`]; returns after the commit.
     pub async fn apply(&self, observation: Observation) -> Result<Applied, IndexError> {
-        todo!()
+        let (verdict, ino) = self.writer.run(1, |change| reconcile::apply(change, observation)).await?;
+        let node = ino.map(|ino| self.node(ino)).transpose()?.flatten();
+        Ok(Applied { verdict, node })
     }
 
     /// Reconciles one page of a listing and moves `sweep` on: entries are created, changed, and, where
     /// the page's key range shows them missing, removed. One transaction a page; memory is bounded by
     /// the page. The `last` page closes the listing: directories it walked become `listed`.
     pub async fn apply_page(&self, sweep: Sweep, page: Page) -> Result<(Sweep, PageApplied), IndexError> {
-        todo!()
+        let weight = 1 + page.objects.len() + page.prefixes.len();
+        self.writer.run(weight, move |change| sweep::apply_page(change, sweep, &page)).await
     }
 
     /// Says that the bytes of `ino`'s version `etag` are (partly) in `object`. False, and the object is
     /// garbage, when the inode no longer has that version.
     pub async fn attach(&self, ino: Ino, etag: ETag, object: ObjectId, presence: Presence) -> Result<bool, IndexError> {
-        todo!()
+        self.writer.run(1, move |change| bytes::attach(change, ino, &etag, object, presence)).await
     }
 
     /// Forgets the bytes of `object` (evicted, torn, missing): its inode becomes cold, the object garbage.
     pub async fn detach(&self, object: ObjectId) -> Result<(), IndexError> {
-        todo!()
+        self.writer.run(1, move |change| bytes::detach(change, object)).await
     }
 
     /// What is known of the bytes of `object`; `None` for an object no inode has.
     pub fn presence(&self, object: ObjectId) -> Result<Option<ObjectRow>, IndexError> {
-        todo!()
+        self.shared.cache.snapshot()?.object(object)
     }
 
     /// All objects after `after`, at most `max`, in id order: for the start-up scan of `content`.
     pub fn objects(&self, after: Option<ObjectId>, max: usize) -> Result<Vec<(ObjectId, ObjectRow)>, IndexError> {
-        todo!()
+        self.shared.cache.snapshot()?.objects(after.map_or(0, |object| object.0), max)
     }
 
     /// Object ids whose files can be unlinked, at most `max`.
     pub fn garbage(&self, max: usize) -> Result<Vec<ObjectId>, IndexError> {
-        todo!()
+        self.shared.cache.snapshot()?.garbage(max)
     }
 
-    /// Waits until there may be new garbage.
+    /// Waits until there may be new garbage. For one waiter at a time.
     pub async fn garbage_added(&self) {
-        todo!()
+        self.shared.garbage_added.notified().await;
     }
 
     /// Forgets garbage whose files are unlinked.
     pub async fn collected(&self, objects: Vec<ObjectId>) -> Result<(), IndexError> {
-        todo!()
+        let forget =
+            move |change: &mut change::Change<'_>| objects.into_iter().try_for_each(|object| change.collected(object));
+        self.writer.run(1, forget).await
     }
 
     /// Files and directories in the index (not counting the root).
     pub fn counts(&self) -> Counts {
-        todo!()
+        self.shared.cache.snapshot().map(|snapshot| snapshot.counts).unwrap_or_default()
     }
 
     /// All files, in inode order, after `after`, at most `max`: for the mirror and for `warm`.
     pub fn files(&self, after: Ino, max: usize) -> Result<Vec<Arc<Node>>, IndexError> {
-        todo!()
+        let rows = self.shared.cache.snapshot()?.files(after, max)?;
+        Ok(rows.into_iter().map(|row| self.shared.cache.passing(row)).collect())
     }
 
     /// Commits what is queued and stops the writer. Later calls fail with `Closed`.
     pub async fn close(&self) {
-        todo!()
+        self.writer.close().await;
     }
 }

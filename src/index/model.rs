@@ -116,6 +116,11 @@ impl Freshness {
         self.served.store(0, Ordering::Release);
     }
 
+    /// Notes an answer that shows the inode to exist, and settles nothing more about it.
+    pub(super) fn observe(&self, answered: Tick) {
+        self.observed.fetch_max(answered.0, Ordering::AcqRel);
+    }
+
     /// Distrusts the copy: the next touch asks S3.
     pub fn expire(&self) {
         self.checked.store(0, Ordering::Release);
@@ -289,23 +294,6 @@ pub struct Counts {
     pub bytes: u64,
 }
 
-/// A listing under way: how far the merge of S3's keys with the index has come. It walks keys in order,
-/// so what the index has between two listed keys is gone. Made by `Sweep::new`, moved by `apply_page`.
-#[derive(Debug)]
-pub struct Sweep {
-    // index helper: the stack of open directories with the last component seen in each
-    pub(super) dir: Ino,
-    pub(super) recursive: bool,
-}
-
-impl Sweep {
-    /// A listing of directory `dir`: of its own level (`LIST` with a delimiter), or of all below it.
-    /// Entries changed by an observation answered after a page was sent are left alone (late).
-    pub fn new(dir: Ino, recursive: bool) -> Sweep {
-        Sweep { dir, recursive }
-    }
-}
-
 /// One page of a listing.
 #[derive(Debug)]
 pub struct Page {
@@ -350,4 +338,13 @@ pub enum IndexError {
     /// The server is shutting down.
     #[error("the index is closed")]
     Closed,
+}
+
+impl IndexError {
+    /// Whether the disk, or the quota on it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let IndexError::Storage(error) = self else { return false };
+        matches!(&**error, redb::Error::Io(io) if matches!(io.kind(), StorageFull | QuotaExceeded))
+    }
 }

@@ -1,0 +1,41 @@
+//! Which object file holds the bytes of which inode: attached while they are fetched, detached when they
+//! are evicted, torn or missing.
+
+use super::change::Change;
+use super::model::{IndexError, Local, ObjectRow, Presence};
+use crate::types::{ETag, Ino, ObjectId};
+
+/// See [`super::Index::attach`].
+pub(super) fn attach(
+    change: &mut Change<'_>,
+    ino: Ino,
+    etag: &ETag,
+    object: ObjectId,
+    presence: Presence,
+) -> Result<bool, IndexError> {
+    let before = change.row(ino)?;
+    let Some(before) = before.filter(|row| row.inode.remote.as_ref().is_some_and(|remote| remote.etag == *etag)) else {
+        change.discard(object)?;
+        return Ok(false);
+    };
+    let mut after = before.clone();
+    if let Some(old) = after.inode.local.filter(|local| local.object != object) {
+        change.discard(old.object)?;
+    }
+    after.inode.local = Some(Local { object, complete: presence == Presence::Complete });
+    change.put_object(object, &ObjectRow { ino, size: after.inode.size, presence })?;
+    change.replace(&before, after);
+    Ok(true)
+}
+
+/// See [`super::Index::detach`].
+pub(super) fn detach(change: &mut Change<'_>, object: ObjectId) -> Result<(), IndexError> {
+    let owner = change.object(object)?.map(|row| row.ino);
+    let before = owner.map(|ino| change.row(ino)).transpose()?.flatten();
+    if let Some(before) = before.filter(|row| row.inode.local.is_some_and(|local| local.object == object)) {
+        let mut after = before.clone();
+        after.inode.local = None;
+        change.replace(&before, after);
+    }
+    change.discard(object)
+}

@@ -1,0 +1,161 @@
+//! POSIX attributes out of an object's user metadata (N2): what AWS's tools, s3fs, rclone and gsutil write.
+//!
+//! | | AWS | s3fs, rclone | gsutil |
+//! |---|---|---|---|
+//! | type and mode | `file-permissions`, octal | `mode`, decimal (rclone: octal) | `goog-reserved-posix-mode`, octal |
+//! | owner, group | `file-owner`, `file-group` | `uid`, `gid` | `goog-reserved-posix-uid`, `-gid` |
+//! | times | `file-mtime`, `-atime`: `"<n>ns"`, or milliseconds | `mtime`, `atime`, `ctime`: seconds with a fraction | `goog-reserved-file-mtime`, `-atime`: seconds |
+//!
+//! The first of a row that can be read counts. A value that makes no sense is as good as none; it never
+//! spoils the others. `x_$folder$` objects of Hadoop and old s3fs stay what they are to S3: empty files.
+
+use std::collections::BTreeMap;
+
+use super::model::Kind;
+use crate::types::Time;
+
+/// What the metadata says; `None` where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) kind: Option<Kind>,
+    pub(super) mode: Option<u32>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) mtime: Option<Time>,
+    pub(super) atime: Option<Time>,
+    pub(super) ctime: Option<Time>,
+}
+
+/// Reads `user`, whose names are in lower case without `x-amz-meta-`.
+pub(super) fn parse(user: &BTreeMap<String, String>) -> Attributes {
+    let field = |name: &str| user.get(name).map(|value| value.trim());
+    let octal = |name: &str| field(name).and_then(|v| st_mode(u32::from_str_radix(v, 8).ok()?));
+    let id = |name: &str| field(name).and_then(|v| v.parse::<u32>().ok());
+    let time = |name: &str| field(name).and_then(seconds);
+
+    let mode = octal("file-permissions")
+        .or_else(|| field("mode").and_then(decimal_or_octal_mode))
+        .or_else(|| octal("goog-reserved-posix-mode"));
+    Attributes {
+        kind: mode.and_then(|(kind, _)| kind),
+        mode: mode.map(|(_, bits)| bits),
+        uid: id("file-owner").or_else(|| id("uid")).or_else(|| id("goog-reserved-posix-uid")),
+        gid: id("file-group").or_else(|| id("gid")).or_else(|| id("goog-reserved-posix-gid")),
+        mtime: field("file-mtime")
+            .and_then(nanos_or_millis)
+            .or_else(|| time("mtime"))
+            .or_else(|| time("goog-reserved-file-mtime")),
+        atime: field("file-atime")
+            .and_then(nanos_or_millis)
+            .or_else(|| time("atime"))
+            .or_else(|| time("goog-reserved-file-atime")),
+        ctime: time("ctime"),
+    }
+}
+
+/// Splits a `st_mode`; `None` for a type that does not exist. Type 0 is "not said".
+fn st_mode(mode: u32) -> Option<(Option<Kind>, u32)> {
+    let kind = match mode & !0o7777 {
+        0 => None,
+        0o010_000 => Some(Kind::Fifo),
+        0o020_000 => Some(Kind::CharDevice),
+        0o040_000 => Some(Kind::Dir),
+        0o060_000 => Some(Kind::BlockDevice),
+        0o100_000 => Some(Kind::File),
+        0o120_000 => Some(Kind::Symlink),
+        0o140_000 => Some(Kind::Socket),
+        _ => return None,
+    };
+    Some((kind, mode & 0o7777))
+}
+
+/// s3fs writes 33188 where rclone writes 100644; no decimal of rclone's fits into the 16 bits of a mode.
+fn decimal_or_octal_mode(value: &str) -> Option<(Option<Kind>, u32)> {
+    let decimal = value.parse::<u32>().ok()?;
+    if decimal <= 0o177_777 { st_mode(decimal) } else { st_mode(u32::from_str_radix(value, 8).ok()?) }
+}
+
+/// `"<n>ns"` since the epoch, or milliseconds without the suffix.
+fn nanos_or_millis(value: &str) -> Option<Time> {
+    match value.strip_suffix("ns") {
+        Some(nanos) => nanos.trim_end().parse().ok().map(Time),
+        None => value.parse::<i64>().ok()?.checked_mul(1_000_000).map(Time),
+    }
+}
+
+/// Seconds since the epoch with an optional decimal fraction, read digit by digit: a float would round it.
+fn seconds(value: &str) -> Option<Time> {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    if !fraction.bytes().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let nanos = fraction.bytes().chain(std::iter::repeat(b'0')).take(9).fold(0, |n, c| n * 10 + i64::from(c - b'0'));
+    let whole_nanos = whole.parse::<i64>().ok()?.checked_mul(1_000_000_000)?;
+    let signed = if whole.starts_with('-') { -nanos } else { nanos };
+    whole_nanos.checked_add(signed).map(Time)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn attributes(fields: &[(&str, &str)]) -> Attributes {
+        parse(&fields.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect())
+    }
+
+    #[test]
+    fn aws_tools_metadata_is_read() {
+        let got = attributes(&[
+            ("file-permissions", "0100640"),
+            ("file-owner", "1000"),
+            ("file-group", "100"),
+            ("file-mtime", "1700000000123456789ns"),
+            ("file-atime", "1700000000123"),
+        ]);
+        assert_eq!((got.kind, got.mode), (Some(Kind::File), Some(0o640)));
+        assert_eq!((got.uid, got.gid), (Some(1000), Some(100)));
+        assert_eq!(got.mtime, Some(Time(1_700_000_000_123_456_789)));
+        assert_eq!(got.atime, Some(Time(1_700_000_000_123_000_000)));
+        assert_eq!(attributes(&[("file-permissions", "0755")]).kind, None);
+    }
+
+    #[test]
+    fn s3fs_metadata_is_read() {
+        let got =
+            attributes(&[("mode", "41471"), ("uid", "5"), ("gid", "6"), ("mtime", "1700000000.5"), ("ctime", "1")]);
+        assert_eq!((got.kind, got.mode), (Some(Kind::Symlink), Some(0o777)));
+        assert_eq!((got.uid, got.gid), (Some(5), Some(6)));
+        assert_eq!((got.mtime, got.ctime), (Some(Time(1_700_000_000_500_000_000)), Some(Time(1_000_000_000))));
+    }
+
+    #[test]
+    fn rclone_metadata_is_read() {
+        let got = attributes(&[("mtime", "1700000000.123456789"), ("mode", "100664")]);
+        assert_eq!(got.mtime, Some(Time(1_700_000_000_123_456_789)));
+        assert_eq!((got.kind, got.mode), (Some(Kind::File), Some(0o664)));
+        assert_eq!(attributes(&[("mtime", "-1.25")]).mtime, Some(Time(-1_250_000_000)));
+    }
+
+    #[test]
+    fn gsutil_metadata_is_read() {
+        let got = attributes(&[("goog-reserved-posix-mode", "644"), ("goog-reserved-file-mtime", "7")]);
+        assert_eq!((got.mode, got.mtime), (Some(0o644), Some(Time(7_000_000_000))));
+    }
+
+    #[test]
+    fn a_hostile_value_spoils_only_itself() {
+        let got = attributes(&[
+            ("file-permissions", "99999999999999999999"),
+            ("mode", "-1"),
+            ("file-owner", "root"),
+            ("file-group", " 7 "),
+            ("file-mtime", "9223372036854775807"),
+            ("mtime", "1e9"),
+            ("atime", "1.2.3"),
+            ("ctime", "99999999999999999999.0"),
+        ]);
+        assert_eq!(got, Attributes { gid: Some(7), ..Attributes::default() });
+        assert_eq!(attributes(&[("file-permissions", "0170644")]), Attributes::default());
+    }
+}

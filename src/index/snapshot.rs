@@ -1,0 +1,126 @@
+//! The index as of one commit, for readers: redb tables of one read transaction, opened once.
+//!
+//! A snapshot is replaced by the next commit's; whoever still has the old one goes on reading it, and
+//! redb re-uses its pages when the last is gone.
+
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
+
+use super::model::{Counts, Defaults, IndexError, Kind, ObjectRow};
+use super::row::Row;
+use super::tables::{self, Child};
+use crate::types::{Component, Ino, ObjectId};
+
+/// The index as of one commit.
+pub(super) struct Snapshot {
+    inodes: ReadOnlyTable<u64, &'static [u8]>,
+    children: ReadOnlyTable<&'static [u8], &'static [u8; 17]>,
+    listing: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+    objects: ReadOnlyTable<u64, &'static [u8]>,
+    garbage: ReadOnlyTable<u64, ()>,
+    pub(super) counts: Counts,
+    pub(super) has_orphans: bool,
+    pub(super) sequence: u64,
+    defaults: Defaults,
+}
+
+impl Snapshot {
+    /// The last commit of `db`.
+    pub(super) fn take(db: &Database, defaults: Defaults) -> Result<Snapshot, IndexError> {
+        let txn = db.begin_read()?;
+        let meta = txn.open_table(tables::META)?;
+        let counts = Counts {
+            files: tables::meta(&meta, tables::META_FILES)?,
+            dirs: tables::meta(&meta, tables::META_DIRS)?,
+            bytes: tables::meta(&meta, tables::META_BYTES)?,
+        };
+        Ok(Snapshot {
+            inodes: txn.open_table(tables::INODES)?,
+            children: txn.open_table(tables::CHILDREN)?,
+            listing: txn.open_table(tables::LISTING)?,
+            objects: txn.open_table(tables::OBJECTS)?,
+            garbage: txn.open_table(tables::GARBAGE)?,
+            counts,
+            has_orphans: txn.open_table(tables::ORPHANS)?.first()?.is_some(),
+            sequence: tables::meta(&meta, tables::META_SEQUENCE)?,
+            defaults,
+        })
+    }
+
+    /// The row of an inode.
+    pub(super) fn row(&self, ino: Ino) -> Result<Option<Row>, IndexError> {
+        let Some(bytes) = self.inodes.get(ino.0)? else { return Ok(None) };
+        let row = Row::decode(ino, bytes.value(), &self.defaults);
+        row.map(Some).ok_or_else(|| tables::corrupted("inode", ino))
+    }
+
+    /// The entry of `dir` that adds `component` to its prefix.
+    pub(super) fn child(&self, dir: Ino, component: &Component) -> Result<Option<Child>, IndexError> {
+        let key = tables::child_key(dir, component.as_bytes());
+        Ok(self.children.get(key.as_slice())?.map(|row| Child::decode(row.value())))
+    }
+
+    /// Up to `max` entries of `dir` with cookies above `after`, in cookie order.
+    pub(super) fn listing(&self, dir: Ino, after: u64, max: usize) -> Result<Vec<Listed>, IndexError> {
+        let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let range = tables::listing_key(dir, first)..=tables::listing_key(dir, u64::MAX);
+        let mut entries = Vec::new();
+        for entry in self.listing.range::<&[u8; 16]>(&range.start()..=&range.end())?.take(max) {
+            let (key, row) = entry?;
+            let (ino, shadowed, component) = tables::parse_listing_row(row.value())?;
+            entries.push(Listed { cookie: tables::be_u64(&key.value()[8..]), ino, shadowed, component });
+        }
+        Ok(entries)
+    }
+
+    /// Up to `max` inodes after `after` that are no directories.
+    pub(super) fn files(&self, after: Ino, max: usize) -> Result<Vec<Row>, IndexError> {
+        let Some(first) = after.0.checked_add(1) else { return Ok(Vec::new()) };
+        let mut rows = Vec::new();
+        for entry in self.inodes.range(first..)? {
+            if rows.len() >= max {
+                break;
+            }
+            let (ino, bytes) = entry?;
+            let ino = Ino(ino.value());
+            let row = Row::decode(ino, bytes.value(), &self.defaults);
+            let row = row.ok_or_else(|| tables::corrupted("inode", ino))?;
+            if row.inode.kind != Kind::Dir {
+                rows.push(row);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// What is known of an object.
+    pub(super) fn object(&self, object: ObjectId) -> Result<Option<ObjectRow>, IndexError> {
+        self.objects.get(object.0)?.map(|row| tables::parse_object_row(row.value())).transpose()
+    }
+
+    /// Up to `max` objects after `after`, in order.
+    pub(super) fn objects(&self, after: u64, max: usize) -> Result<Vec<(ObjectId, ObjectRow)>, IndexError> {
+        let Some(first) = after.checked_add(1) else { return Ok(Vec::new()) };
+        let mut rows = Vec::new();
+        for entry in self.objects.range(first..)?.take(max) {
+            let (object, row) = entry?;
+            rows.push((ObjectId(object.value()), tables::parse_object_row(row.value())?));
+        }
+        Ok(rows)
+    }
+
+    /// Up to `max` objects that are garbage.
+    pub(super) fn garbage(&self, max: usize) -> Result<Vec<ObjectId>, IndexError> {
+        let mut objects = Vec::new();
+        for entry in self.garbage.iter()?.take(max) {
+            objects.push(ObjectId(entry?.0.value()));
+        }
+        Ok(objects)
+    }
+}
+
+/// One row of `listing`.
+pub(super) struct Listed {
+    pub(super) cookie: u64,
+    pub(super) ino: Ino,
+    pub(super) shadowed: bool,
+    pub(super) component: Component,
+}

@@ -1,0 +1,377 @@
+//! Listings: a merge of S3's keys with the index's entries, both in key order, page by page.
+//!
+//! The sweep keeps a stack of the directories that its last key is in, each with the last component seen.
+//! For the next key it leaves the directories that the key is not in, enters those that it is in, and
+//! removes what the index has between the last component seen and this one: S3 would have listed it.
+//! A directory that is left is complete: what follows in it is gone, and it counts as listed.
+//!
+//! - Nothing is removed that the pages so far have not covered: a listing of one level enters no directories
+//!   but chunks, which are of its level.
+//! - Between pages the index may change under the sweep. Directories that are gone are left without a
+//!   word; entries observed after a page was sent are left alone (late).
+//! - Directory buckets list in no order: once a key is out of order, nothing is removed any more.
+//! - A file whose bytes are complete here and of which S3 has others is reported, not touched: its reader
+//!   should have the old bytes until the new ones are here.
+
+use std::collections::VecDeque;
+
+use tracing::warn;
+
+use super::change::Change;
+use super::model::{IndexError, Page, PageApplied, Verdict};
+use super::reconcile::{self, Evidence, News, Place};
+use super::tables::Child;
+use crate::store::ObjectMeta;
+use crate::types::name::{self, ComponentKind};
+use crate::types::{Component, Ino, Key, Tick};
+
+/// Entries read ahead of the merge at once.
+const AHEAD: usize = 256;
+
+/// A listing under way: how far the merge of S3's keys with the index has come. It walks keys in order,
+/// so what the index has between two listed keys is gone. Made by `Sweep::new`, moved by `apply_page`.
+#[derive(Debug)]
+pub struct Sweep {
+    dir: Ino,
+    recursive: bool,
+    /// The path of `dir`, once it is known.
+    base: Option<Vec<Component>>,
+    /// From `dir` to the directory that the last key is in; empty when `dir` is gone.
+    stack: Vec<Frame>,
+    previous: Option<Key>,
+    in_order: bool,
+    /// When the first page was sent.
+    started: Option<Tick>,
+    /// Whether any key of the directory was listed.
+    found_any: bool,
+}
+
+impl Sweep {
+    /// A listing of directory `dir`: of its own level (`LIST` with a delimiter), or of all below it.
+    /// Entries changed by an observation answered after a page was sent are left alone (late).
+    pub fn new(dir: Ino, recursive: bool) -> Sweep {
+        Sweep {
+            dir,
+            recursive,
+            base: None,
+            stack: Vec::new(),
+            previous: None,
+            in_order: true,
+            started: None,
+            found_any: false,
+        }
+    }
+}
+
+/// A directory that the sweep is in.
+#[derive(Debug)]
+struct Frame {
+    component: Component,
+    dir: Ino,
+    /// Ordered form of the last component seen; empty before the first.
+    last: Vec<u8>,
+    marker_seen: bool,
+    /// Whether the listing shows all of its entries.
+    covered: bool,
+    /// When the sweep itself last observed it: that makes nothing late.
+    observed: Tick,
+    /// Entries after `last`, as far as they were read in this transaction.
+    ahead: VecDeque<(Component, Child)>,
+    /// Whether none follow those.
+    exhausted: bool,
+}
+
+/// See [`super::Index::apply_page`].
+pub(super) fn apply_page(
+    change: &mut Change<'_>,
+    sweep: Sweep,
+    page: &Page,
+) -> Result<(Sweep, PageApplied), IndexError> {
+    let evidence = Evidence { sent: page.sent, answered: page.answered, content: None };
+    let mut walk = Walk { change, sweep, evidence, applied: PageApplied::default() };
+    walk.begin()?;
+    walk.check_order(page);
+    for (key, object) in merge(page) {
+        if !walk.sweep.stack.is_empty() {
+            walk.key(key, object)?;
+        }
+    }
+    if page.last {
+        walk.finish()?;
+    }
+    for frame in &mut walk.sweep.stack {
+        frame.ahead.clear();
+        frame.exhausted = false;
+    }
+    Ok((walk.sweep, walk.applied))
+}
+
+/// Objects and common prefixes in one order.
+fn merge(page: &Page) -> impl Iterator<Item = (&Key, Option<&ObjectMeta>)> {
+    let mut objects = page.objects.iter().map(|(key, meta)| (key, Some(meta))).peekable();
+    let mut prefixes = page.prefixes.iter().map(|key| (key, None)).peekable();
+    std::iter::from_fn(move || match (objects.peek(), prefixes.peek()) {
+        (Some((object, _)), Some((prefix, _))) if prefix < object => prefixes.next(),
+        (Some(_), _) => objects.next(),
+        (None, _) => prefixes.next(),
+    })
+}
+
+/// One page being merged.
+struct Walk<'c, 't> {
+    change: &'c mut Change<'t>,
+    sweep: Sweep,
+    evidence: Evidence,
+    applied: PageApplied,
+}
+
+impl Walk<'_, '_> {
+    /// Opens the sweep's directory, or leaves what is gone since the last page.
+    fn begin(&mut self) -> Result<(), IndexError> {
+        self.sweep.started.get_or_insert(self.evidence.sent);
+        if self.sweep.base.is_none() {
+            let (dir, mut path) = (self.sweep.dir, Vec::new());
+            let Some(row) = self.change.row(dir)? else { return Ok(()) };
+            let component = row.inode.component.clone();
+            let mut at = row;
+            while at.inode.ino != Ino::ROOT {
+                let parent = at.inode.parent;
+                path.push(at.inode.component);
+                let Some(row) = self.change.row(parent)? else { return Ok(()) };
+                at = row;
+            }
+            path.reverse();
+            self.sweep.base = Some(path);
+            self.sweep.stack.push(Frame::new(component, dir, true));
+        }
+        for depth in 0..self.sweep.stack.len() {
+            if self.change.row(self.sweep.stack[depth].dir)?.is_none() {
+                self.sweep.stack.truncate(depth);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks before anything is removed: one key out of order says that no gap means anything.
+    fn check_order(&mut self, page: &Page) {
+        let keys = merge(page).map(|(key, _)| key);
+        let in_order = self.sweep.previous.iter().chain(keys).is_sorted();
+        if self.sweep.in_order && !in_order {
+            warn!(dir = %self.sweep.dir, "this bucket lists in no order: removed keys show only when they are looked at");
+            self.sweep.in_order = false;
+        }
+    }
+
+    /// One listed object, or (`None`) one common prefix.
+    fn key(&mut self, key: &Key, object: Option<&ObjectMeta>) -> Result<(), IndexError> {
+        if self.sweep.previous.replace(key.clone()).as_ref() == Some(key) {
+            return Ok(());
+        }
+        let path = name::split(key);
+        let base = self.sweep.base.as_deref().unwrap_or_default();
+        // the listing of a chunk's prefix has the file of that very text, too
+        let Some(path) = path.strip_prefix(base) else { return Ok(()) };
+        self.sweep.found_any = true;
+        let Some((last, parents)) = path.split_last() else { return self.marker_of_top(object) };
+        self.leave_to(parents.iter().zip(&self.sweep.stack[1..]).take_while(|(c, f)| **c == f.component).count())?;
+        for component in &parents[self.sweep.stack.len() - 1..] {
+            if !self.enter(component)? {
+                return Ok(());
+            }
+        }
+        match (object, last.kind()) {
+            (Some(meta), ComponentKind::File) => self.file(last, meta),
+            (Some(_), _) if self.enter(last)? => self.marker_of_top(object),
+            (Some(_), _) => Ok(()),
+            (None, _) => self.prefix(last),
+        }
+    }
+
+    /// Leaves all directories but the first and `depth` below it.
+    fn leave_to(&mut self, depth: usize) -> Result<(), IndexError> {
+        while self.sweep.stack.len() > depth + 1 {
+            if let Some(frame) = self.sweep.stack.pop() {
+                self.complete(frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters a directory of the innermost one; false when an older word must not bring it back.
+    fn enter(&mut self, component: &Component) -> Result<bool, IndexError> {
+        let again = self.top().last == component.as_bytes();
+        let child = self.advance(component)?;
+        let place = Place { dir: self.top().dir, component, child };
+        let (verdict, ino) = match child {
+            Some(child) => (Verdict::Unchanged, Some(child.ino)),
+            None => reconcile::directory(self.change, &place, None, &self.evidence)?,
+        };
+        let Some(ino) = ino else { return Ok(false) };
+        let of_this_listing = self.sweep.recursive || component.kind() == ComponentKind::Chunk;
+        // entered a second time, because it went and came back between two pages: its first part is not known
+        let covered = self.top().covered && of_this_listing && !again;
+        let mut frame = Frame::new(component.clone(), ino, covered);
+        if verdict == Verdict::Created {
+            self.applied.created += 1;
+            frame.exhausted = true;
+            frame.observed = self.evidence.answered;
+        }
+        self.sweep.stack.push(frame);
+        Ok(true)
+    }
+
+    /// The marker of the innermost directory.
+    fn marker_of_top(&mut self, object: Option<&ObjectMeta>) -> Result<(), IndexError> {
+        let Some(meta) = object else { return Ok(()) };
+        let dir = self.top().dir;
+        reconcile::mark(self.change, dir, meta, &self.evidence)?;
+        let answered = self.evidence.answered;
+        let top = self.top();
+        (top.marker_seen, top.observed) = (true, answered);
+        Ok(())
+    }
+
+    fn prefix(&mut self, component: &Component) -> Result<(), IndexError> {
+        let child = self.advance(component)?;
+        let place = Place { dir: self.top().dir, component, child };
+        let (verdict, _) = reconcile::directory(self.change, &place, None, &self.evidence)?;
+        self.applied.created += u64::from(verdict == Verdict::Created);
+        Ok(())
+    }
+
+    fn file(&mut self, component: &Component, meta: &ObjectMeta) -> Result<(), IndexError> {
+        let child = self.advance(component)?;
+        let place = Place { dir: self.top().dir, component, child };
+        if let Some(child) = child
+            && let Some(row) = self.change.row(child.ino)?
+            && row.inode.local.is_some_and(|local| local.complete)
+            && News::of(&row, meta) == News::Bytes
+            && !reconcile::is_late(self.change, child.ino, &self.evidence)
+        {
+            self.applied.outdated.push(child.ino);
+            return Ok(());
+        }
+        match reconcile::file(self.change, &place, meta, &mut self.evidence)?.0 {
+            Verdict::Created => self.applied.created += 1,
+            Verdict::Replaced => self.applied.replaced += 1,
+            Verdict::Removed | Verdict::Unchanged | Verdict::Late => {}
+        }
+        Ok(())
+    }
+
+    /// Moves the innermost directory on to `component`: removes what lies between, and returns its entry.
+    fn advance(&mut self, component: &Component) -> Result<Option<Child>, IndexError> {
+        let in_order = self.sweep.in_order;
+        let position = component.as_bytes();
+        let top = self.top();
+        if !in_order || !top.covered || top.last == position {
+            let dir = top.dir;
+            return self.change.child(dir, component);
+        }
+        let mut found = None;
+        while let Some((existing, child)) = self.next_ahead(position)? {
+            if existing.as_bytes() == position {
+                found = Some(child);
+                break;
+            }
+            self.remove(&existing, child)?;
+        }
+        self.top().last = position.to_vec();
+        Ok(found)
+    }
+
+    /// Takes the innermost directory's next entry that is not above `limit`.
+    fn next_ahead(&mut self, limit: &[u8]) -> Result<Option<(Component, Child)>, IndexError> {
+        let Walk { change, sweep, .. } = self;
+        let Some(top) = sweep.stack.last_mut() else { return Ok(None) };
+        if top.ahead.is_empty() && !top.exhausted {
+            top.ahead = change.children(top.dir, &top.last, AHEAD)?.into();
+            top.exhausted = top.ahead.len() < AHEAD;
+        }
+        let Some((component, _)) = top.ahead.front().filter(|(c, _)| c.as_bytes() <= limit) else { return Ok(None) };
+        top.last = component.as_bytes().to_vec();
+        Ok(top.ahead.pop_front())
+    }
+
+    /// Removes an entry of the innermost directory that S3 has not listed.
+    fn remove(&mut self, component: &Component, child: Child) -> Result<(), IndexError> {
+        let place = Place { dir: self.top().dir, component, child: Some(child) };
+        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence)?;
+        self.applied.removed += u64::from(verdict == Verdict::Removed);
+        Ok(())
+    }
+
+    /// Ends a directory that no later key is in.
+    fn complete(&mut self, frame: Frame) -> Result<(), IndexError> {
+        if !frame.covered || !self.sweep.in_order {
+            return Ok(());
+        }
+        let (dir, marker_seen, observed) = (frame.dir, frame.marker_seen, frame.observed);
+        self.sweep.stack.push(frame);
+        while let Some((existing, child)) = self.next_ahead(&[0xFF; 2])? {
+            self.remove(&existing, child)?;
+        }
+        self.sweep.stack.pop();
+        if !marker_seen {
+            let sent = self.evidence.sent.max(observed);
+            reconcile::unmark(self.change, dir, &Evidence { sent, content: None, ..self.evidence })?;
+        }
+        self.listed(dir)
+    }
+
+    fn listed(&mut self, dir: Ino) -> Result<(), IndexError> {
+        let Some(before) = self.change.row(dir)? else { return Ok(()) };
+        let mut after = before.clone();
+        after.inode.listed = true;
+        self.change.replace(&before, after);
+        if let Some(freshness) = self.change.freshness(dir) {
+            freshness.settle(self.sweep.started.unwrap_or(self.evidence.sent), self.evidence.answered);
+        }
+        Ok(())
+    }
+
+    /// After the last page.
+    fn finish(&mut self) -> Result<(), IndexError> {
+        self.leave_to(0)?;
+        let Some(frame) = self.sweep.stack.pop() else { return Ok(()) };
+        let dir = frame.dir;
+        // the directory itself was asked for: it must be in memory to know that it was
+        self.change.load_freshness(dir)?;
+        if !self.sweep.found_any && dir != Ino::ROOT && !reconcile::is_late(self.change, dir, &self.evidence) {
+            return self.gone(dir);
+        }
+        self.complete(frame)?;
+        self.listed(dir)
+    }
+
+    /// Nothing begins with the prefix of the sweep's directory: neither a marker nor a key.
+    fn gone(&mut self, dir: Ino) -> Result<(), IndexError> {
+        let Some(inode) = self.change.row(dir)?.map(|row| row.inode) else { return Ok(()) };
+        let Some(child) = self.change.child(inode.parent, &inode.component)? else { return Ok(()) };
+        let place = Place { dir: inode.parent, component: &inode.component, child: Some(child) };
+        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence)?;
+        self.applied.removed += u64::from(verdict == Verdict::Removed);
+        Ok(())
+    }
+
+    /// The directory that the last key is in.
+    fn top(&mut self) -> &mut Frame {
+        self.sweep.stack.last_mut().expect("the sweep's own directory is left only at its end")
+    }
+}
+
+impl Frame {
+    fn new(component: Component, dir: Ino, covered: bool) -> Frame {
+        Frame {
+            component,
+            dir,
+            last: Vec::new(),
+            marker_seen: false,
+            covered,
+            observed: Tick::NEVER,
+            ahead: VecDeque::new(),
+            exhausted: false,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Tests of the index, and the bucket and clock they share.
+#![allow(clippy::unwrap_used)]
+
+mod durability;
+mod memory;
+mod model;
+mod objects;
+mod reconcile;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::ObjectMeta;
+use crate::types::{Tick, Time};
+
+const DEFAULTS: Defaults = Defaults { uid: 10, gid: 20, file_mode: 0o644, dir_mode: 0o755 };
+const OPTIONS: IndexOptions = IndexOptions { cached_inodes: 1000, cached_names: 1000, page_cache_bytes: 1 << 20 };
+/// Last-Modified of versions that are not about time.
+const MODIFIED: Time = Time(1_700_000_000_000_000_000);
+
+/// An index in a directory of its own, under a clock that stands still.
+struct Bench {
+    dir: TempDir,
+    index: Index,
+    clock: Clock,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
+        let index = Index::open(&dir.path().join("index.redb"), OPTIONS, DEFAULTS, clock.clone()).unwrap();
+        Bench { dir, index, clock }
+    }
+
+    /// Drops the index and opens it again.
+    fn reopen(self) -> Bench {
+        let Bench { dir, index, clock } = self;
+        drop(index);
+        let index = Index::open(&dir.path().join("index.redb"), OPTIONS, DEFAULTS, clock.clone()).unwrap();
+        Bench { dir, index, clock }
+    }
+
+    /// The clock, one tick later.
+    fn tick(&self) -> Tick {
+        self.clock.advance(Duration::from_millis(1));
+        self.clock.now()
+    }
+
+    fn observation(&self, key: &str, seen: Seen) -> Observation {
+        let (sent, answered) = (self.tick(), self.tick());
+        Observation { key: Key::new(key).unwrap(), seen, sent, answered, source: Source::Check, content: None }
+    }
+
+    async fn see(&self, key: &str, seen: Seen) -> Applied {
+        self.index.apply(self.observation(key, seen)).await.unwrap()
+    }
+
+    /// Has S3 have version `etag` of `key`, as HEAD tells without metadata.
+    async fn put(&self, key: &str, etag: &str) -> Arc<Node> {
+        self.see(key, head(etag, &[])).await.node.unwrap()
+    }
+
+    async fn put_with_content(&self, key: &str, etag: &str) -> (Arc<Node>, ObjectId) {
+        let object = ObjectId(self.index.allocate().await.unwrap());
+        let observation = Observation { content: Some(object), ..self.observation(key, head(etag, &[])) };
+        (self.index.apply(observation).await.unwrap().node.unwrap(), object)
+    }
+
+    /// A whole listing of `dir` in pages of `size` keys.
+    async fn list(&self, dir: Ino, recursive: bool, keys: &[(&str, &str)], size: usize) -> PageApplied {
+        let mut pages: Vec<Page> = keys.chunks(size).map(|keys| self.page(keys)).collect();
+        if pages.is_empty() {
+            pages.push(self.page(&[]));
+        }
+        pages.last_mut().unwrap().last = true;
+        let (mut sweep, mut total) = (Sweep::new(dir, recursive), PageApplied::default());
+        for page in pages {
+            let applied;
+            (sweep, applied) = self.index.apply_page(sweep, page).await.unwrap();
+            total.created += applied.created;
+            total.replaced += applied.replaced;
+            total.removed += applied.removed;
+            total.outdated.extend(applied.outdated);
+        }
+        total
+    }
+
+    /// A page of keys with their ETags; no ETag makes a common prefix.
+    fn page(&self, keys: &[(&str, &str)]) -> Page {
+        let key = |key: &str| Key::new(key).unwrap();
+        let (prefixes, objects): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, etag)| etag.is_empty());
+        Page {
+            objects: objects.iter().map(|(k, etag)| (key(k), version(etag, None))).collect(),
+            prefixes: prefixes.iter().map(|(k, _)| key(k)).collect(),
+            sent: self.tick(),
+            answered: self.tick(),
+            last: false,
+        }
+    }
+
+    fn node(&self, key: &str) -> Option<Arc<Node>> {
+        self.index.resolve(&Key::new(key).unwrap()).unwrap()
+    }
+
+    fn names(&self, dir: Ino) -> Vec<String> {
+        let entries = self.index.entries(dir, 0, 10_000).unwrap();
+        entries.iter().map(|entry| entry.name.to_string()).collect()
+    }
+
+    fn child(&self, dir: Ino, name: &str) -> Option<Arc<Node>> {
+        self.index.child(dir, &Name::new(name.as_bytes()).unwrap()).unwrap()
+    }
+}
+
+/// A version; its size follows from its ETag.
+fn version(etag: &str, user: Option<&[(&str, &str)]>) -> ObjectMeta {
+    let user =
+        user.map(|fields| fields.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<BTreeMap<_, _>>());
+    ObjectMeta { etag: ETag::new(etag), size: etag.len() as u64, last_modified: MODIFIED, user, content_type: None }
+}
+
+fn head(etag: &str, user: &[(&str, &str)]) -> Seen {
+    Seen::Object(version(etag, Some(user)))
+}
+
+fn listed(etag: &str) -> Seen {
+    Seen::Object(version(etag, None))
+}
