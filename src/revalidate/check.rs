@@ -54,8 +54,8 @@ impl Revalidator {
             };
             let content = match self.copy_in(&node, &key, &meta, body).await {
                 Ok(content) => content,
-                Err(error) if error.is_changed() => continue,
-                Err(error) if error.is_no_space() => {
+                Err(DownloadError::Changed { .. }) => continue,
+                Err(DownloadError::NoSpace) => {
                     // The old bytes go first then: fresh and cold rather than stale for ever.
                     tracing::warn!(%key, size = meta.size, "no room beside the old version: fetching it when it is read");
                     None
@@ -86,7 +86,7 @@ impl Revalidator {
         if !node.listed {
             return Ok(Vec::new());
         }
-        let swept = self.sweep(ino, self.behind(source), || ()).await?;
+        let swept = self.sweep(ino, self.behind(), || ()).await?;
         if swept.has_changed() {
             self.counters.changed(0, Duration::ZERO);
         } else {
@@ -139,13 +139,14 @@ impl Revalidator {
         if !is_new || !is_complete(node) {
             return Ok(None);
         }
-        match body {
-            // One stream is slow for what has become large.
-            Some(body) if meta.size <= self.settings.small_object => {
-                self.fetcher.store_body(meta, body).await.map(Some)
+        if let Some(body) = body.filter(|_| meta.size <= self.settings.small_object) {
+            match self.fetcher.store_body(meta, body).await {
+                // It broke off: the download knows how to go on.
+                Err(DownloadError::Store(store::Error::Unavailable { .. })) => {}
+                stored => return stored.map(Some),
             }
-            _ => self.fetcher.download(key, meta).await.map(Some),
         }
+        self.fetcher.download(key, meta).await.map(Some)
     }
 
     /// What is here is what S3 has.

@@ -53,6 +53,11 @@ impl Waiters {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     fn wake(&self, ino: Ino) {
         if let Some(notify) = self.0.lock().remove(&ino) {
             notify.notify_waiters();

@@ -46,9 +46,9 @@ impl Revalidator {
             let changed = self.check_now(ino).await? == Outcome::Changed;
             return Ok(Refreshed { checked: 1, changed: u64::from(changed) });
         }
-        let how = How { store: &self.stores.background, recursive: true, patient: false, source: Source::Command };
+        let how = How { store: &self.stores.background, recursive: true, patient: false };
         let swept = self.sweep(ino, how, || ()).await?;
-        let mut refreshed = Refreshed { checked: swept.keys.max(1), changed: swept.changed + u64::from(swept.is_gone) };
+        let mut refreshed = Refreshed { checked: swept.keys.max(1), changed: swept.changed };
         let mut checks = stream::iter(swept.outdated).map(|ino| self.check_now(ino)).buffer_unordered(FILES_AT_ONCE);
         while let Some(outcome) = checks.next().await {
             match outcome {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{Asked, Revalidator, Trouble, WaitError};
-use crate::index::{Page, Seen, Source, Sweep};
+use crate::index::{Page, Sweep};
 use crate::store::{self, ListRequest, Store};
 use crate::types::Ino;
 
@@ -25,8 +25,6 @@ pub(super) struct How<'a> {
     pub(super) recursive: bool,
     /// Waits for S3 where it does not answer, instead of failing.
     pub(super) patient: bool,
-    /// Who asks.
-    pub(super) source: Source,
 }
 
 /// What a whole listing did.
@@ -38,14 +36,14 @@ pub(super) struct Swept {
     pub(super) changed: u64,
     /// Files whose complete copy is of another version, left as they are.
     pub(super) outdated: Vec<Ino>,
-    /// S3 has nothing under this prefix, so the directory is gone.
+    /// S3 has nothing under the prefix, so the directory is gone.
     pub(super) is_gone: bool,
 }
 
 impl Swept {
     /// Whether S3 had anything else than what was here.
     pub(super) fn has_changed(&self) -> bool {
-        self.changed > 0 || !self.outdated.is_empty() || self.is_gone
+        self.changed > 0 || !self.outdated.is_empty()
     }
 }
 
@@ -90,8 +88,7 @@ impl Revalidator {
             self.listings.join(&dir, MOST_LISTINGS, State::default(), |landing| {
                 let me = self.me();
                 self.tasks.spawn(async move {
-                    let how =
-                        How { store: &me.stores.foreground, recursive: false, patient: false, source: Source::Lookup };
+                    let how = How { store: &me.stores.foreground, recursive: false, patient: false };
                     let swept = tokio::select! {
                         swept = me.sweep(dir, how, || landing.report(|state| state.pages += 1)) => swept,
                         () = me.stopping.cancelled() => return,
@@ -121,8 +118,8 @@ impl Revalidator {
     }
 
     /// The way of a listing of one level that nobody waits for.
-    pub(super) fn behind(&self, source: Source) -> How<'_> {
-        How { store: &self.stores.background, recursive: false, patient: false, source }
+    pub(super) fn behind(&self) -> How<'_> {
+        How { store: &self.stores.background, recursive: false, patient: false }
     }
 
     /// Lists `dir` and reconciles the index with it, calling `on_page` after each page that is in the index.
@@ -134,10 +131,6 @@ impl Revalidator {
         let mut sweep = Sweep::new(dir, how.recursive);
         let mut pages = 0;
         let mut fetched = self.page(&how, &request).await?;
-        if fetched.is_empty() && prefix.ends_with('/') {
-            self.apply(prefix, Seen::Absent, fetched.at, how.source).await?;
-            return Ok(Swept { is_gone: true, ..swept });
-        }
         loop {
             pages += 1;
             let Fetched { page, next, .. } = fetched;
@@ -155,6 +148,7 @@ impl Revalidator {
             }
         }
         self.pages.insert(dir, pages);
+        swept.is_gone = self.index.node(dir)?.is_none();
         Ok(swept)
     }
 
@@ -184,14 +178,9 @@ impl Revalidator {
                 Err(error) => return Err(error.into()),
             }
         };
-        let mut objects = list.objects;
-        if !request.prefix.ends_with('/') {
-            // The object that is named like a chunk is beside it, not in it.
-            objects.retain(|(key, _)| key.len() > request.prefix.len());
-        }
         let last = list.next.is_none();
-        let page = Page { objects, prefixes: list.prefixes, sent: at.sent, answered: at.answered, last };
-        Ok(Fetched { page, next: list.next, at })
+        let page = Page { objects: list.objects, prefixes: list.prefixes, sent: at.sent, answered: at.answered, last };
+        Ok(Fetched { page, next: list.next })
     }
 }
 
@@ -199,12 +188,4 @@ impl Revalidator {
 struct Fetched {
     page: Page,
     next: Option<String>,
-    at: super::Stamps,
-}
-
-impl Fetched {
-    /// Whether it is the only page, and nothing is on it.
-    fn is_empty(&self) -> bool {
-        self.next.is_none() && self.page.objects.is_empty() && self.page.prefixes.is_empty()
-    }
 }

@@ -71,7 +71,7 @@ impl Revalidator {
     }
 
     async fn mirror_all(&self) -> Result<(), Trouble> {
-        let how = How { store: &self.stores.background, recursive: true, patient: true, source: Source::Mirror };
+        let how = How { store: &self.stores.background, recursive: true, patient: true };
         let swept = self.sweep(Ino::ROOT, how, || {
             let counts = self.index.counts();
             self.progress(|at| (at.total, at.bytes_total) = (counts.files, counts.bytes));

@@ -166,6 +166,7 @@ impl Revalidator {
     pub async fn run(self: Arc<Revalidator>, stop: CancellationToken) {
         self.work_off(&stop).await;
         self.stopping.cancel();
+        self.fetcher.shut_down().await;
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -278,7 +279,7 @@ impl Trouble {
                 tracing::error!(%error, "the index failed");
                 WaitError::Failed
             }
-            Trouble::Copy { source, .. } if source.is_no_space() => WaitError::NoSpace,
+            Trouble::Copy { source: DownloadError::NoSpace, .. } => WaitError::NoSpace,
             Trouble::Copy { .. } | Trouble::Restless(_) => WaitError::Busy,
             Trouble::Gone => WaitError::Gone,
         }

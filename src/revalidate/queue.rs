@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Claim, Revalidator, Trouble};
+use super::{Claim, DownloadError, Revalidator, Trouble};
 use crate::index::{IndexError, Kind, Node, Source};
 use crate::store;
 use crate::types::{Ino, Tick};
@@ -189,7 +189,9 @@ impl Revalidator {
             // `ask` has noted it for all keys.
             Trouble::Store(store::Error::Unavailable { .. }) => tracing::debug!(%ino, %trouble, "check failed"),
             Trouble::Index(IndexError::Closed) | Trouble::Gone => {}
-            Trouble::Copy { source, .. } if source.is_unavailable() => self.outage.failed(trouble),
+            Trouble::Copy { source: DownloadError::Store(store::Error::Unavailable { .. }), .. } => {
+                self.outage.failed(trouble);
+            }
             _ => {
                 let now = self.clock.now();
                 self.refused.insert(ino, Tick(now.0 + REFUSAL.as_millis() as u64));
