@@ -9,6 +9,8 @@
 //!              revalidate/ -> store/ -> S3
 //! ```
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod content;
 pub mod fs;
