@@ -20,5 +20,6 @@ pub mod positioned;
 pub mod revalidate;
 pub mod rpc;
 pub mod s3server;
+pub mod server;
 pub mod store;
 pub mod types;

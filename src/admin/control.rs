@@ -53,7 +53,7 @@ impl Control {
         Control::bind_tcp(dir).await
     }
 
-    async fn bind_tcp(dir: &Path) -> io::Result<Control> {
+    pub(super) async fn bind_tcp(dir: &Path) -> io::Result<Control> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let contents = Token { port: listener.local_addr()?.port(), token: token.clone() };

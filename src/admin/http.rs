@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -40,35 +40,64 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type SharedBackend = Arc<dyn Backend>;
 
-/// The listeners, bound and not yet answering.
+/// The running HTTP side of a server.
+#[derive(Debug)]
 pub struct Admin {
+    address: Option<SocketAddr>,
+    task: JoinHandle<()>,
+}
+
+impl Admin {
+    /// Where the pages are; `None` with `--admin off`.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// The tasks, which end after `stop` was cancelled.
+    pub fn into_tasks(self) -> Vec<JoinHandle<()>> {
+        vec![self.task]
+    }
+}
+
+/// Answers on the control socket and the `--admin` address until `stop` is cancelled.
+/// # Errors
+/// When an address is taken; the error names it.
+pub async fn serve(state: super::State, stop: CancellationToken) -> io::Result<Admin> {
+    let listeners = Listeners::bind(&state.config.cache, state.config.admin).await?;
+    let address = listeners.address();
+    Ok(Admin { address, task: tokio::spawn(listeners.run(Arc::new(state), stop)) })
+}
+
+/// The listeners, bound and not yet answering.
+struct Listeners {
     pages: Option<TcpListener>,
     control: Control,
     cache: PathBuf,
 }
 
-impl Admin {
+impl Listeners {
     /// Binds the control socket of the cache directory, and the address of the pages.
-    /// # Errors
-    /// When an address is taken; the error names it.
-    pub async fn bind(cache: PathBuf, pages: Option<SocketAddr>) -> io::Result<Admin> {
+    async fn bind(cache: &Path, pages: Option<SocketAddr>) -> io::Result<Listeners> {
         let named = |what: String| move |e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"));
         let pages = match pages {
-            Some(at) => Some(TcpListener::bind(at).await.map_err(named(format!("cannot listen on --admin {at}")))?),
+            Some(at) => Some(
+                TcpListener::bind(at)
+                    .await
+                    .map_err(named(format!("cannot listen on {at} (give another --admin, or --admin off)")))?,
+            ),
             None => None,
         };
         let failed = named(format!("cannot make the control socket in {}", cache.display()));
-        let control = Control::bind(&cache).await.map_err(failed)?;
-        Ok(Admin { pages, control, cache })
+        let control = Control::bind(cache).await.map_err(failed)?;
+        Ok(Listeners { pages, control, cache: cache.into() })
     }
 
-    /// Where the pages are.
-    pub fn address(&self) -> Option<SocketAddr> {
+    fn address(&self) -> Option<SocketAddr> {
         self.pages.as_ref().and_then(|pages| pages.local_addr().ok())
     }
 
     /// Answers until `stop` is cancelled; then lets go of connections and removes the control socket.
-    pub async fn run(self, backend: SharedBackend, stop: CancellationToken) {
+    async fn run(self, backend: SharedBackend, stop: CancellationToken) {
         let pages = async {
             if let Some(listener) = &self.pages {
                 accept(|| tcp(listener), &pages(backend.clone()), Some(PAGE_TIMEOUT)).await;
@@ -117,7 +146,7 @@ where
         match next().await {
             Ok(None) => {}
             Ok(Some(stream)) => {
-                let connection = serve(stream, router.clone(), timeout);
+                let connection = serve_one(stream, router.clone(), timeout);
                 connections.spawn(async move {
                     connection.await;
                     drop(slot);
@@ -131,7 +160,7 @@ where
     }
 }
 
-async fn serve<S>(stream: S, router: Router, timeout: Option<Duration>)
+async fn serve_one<S>(stream: S, router: Router, timeout: Option<Duration>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -47,14 +47,19 @@ impl Page {
     fn fresh(&mut self, status: &Status, stale: &[(u64, u64)]) {
         let fresh = &status.fresh;
         self.one("fasts3_checks_total", "counter", "Checks made behind answers.", fresh.checks);
-        self.one("fasts3_check_hits_total", "counter", "Answers that needed no check.", fresh.hits);
+        self.one("fasts3_check_hits_total", "counter", "Checks that found no change.", fresh.hits);
         self.one("fasts3_changes_total", "counter", "Checks that found a change.", fresh.changes);
         self.one("fasts3_checks_dropped_total", "counter", "Checks dropped: too many were waiting.", fresh.dropped);
         self.one("fasts3_checks_queued", "gauge", "Checks waiting.", fresh.queued);
         self.one("fasts3_checks_in_flight", "gauge", "Checks under way.", fresh.in_flight);
-        self.one("fasts3_stale_answers_total", "counter", "Answers from an outdated copy.", fresh.stale_served);
-        self.one("fasts3_stale_max_milliseconds", "gauge", "Longest time one was outdated.", fresh.max_stale_ms);
-        self.histogram("fasts3_stale_seconds", "For how long stale answers were outdated.", stale);
+        self.one("fasts3_stale_answers_total", "counter", "Answers that may have been outdated.", fresh.stale_served);
+        self.one(
+            "fasts3_stale_max_milliseconds",
+            "gauge",
+            "The longest that one can have been outdated.",
+            fresh.max_stale_ms,
+        );
+        self.histogram("fasts3_stale_seconds", "Changes by how long the old version can have been served.", stale);
     }
 
     fn traffic(&mut self, status: &Status) {

@@ -27,7 +27,7 @@ use crate::index::{Index, IndexError, Kind, Node};
 use crate::revalidate::{Revalidator, WaitError};
 use crate::types::{Clock, Ino, Name, Tick};
 use crate::{rpc, store};
-pub use http::Admin;
+pub use http::{Admin, serve};
 use status::Status;
 use why::Why;
 

@@ -76,13 +76,13 @@ pub struct Mirror {
 pub struct Fresh {
     /// Checks made.
     pub checks: u64,
-    /// Answers given from a copy that needed no check.
+    /// Checks that found no change.
     pub hits: u64,
     /// Checks that found a change.
     pub changes: u64,
-    /// Answers given from a copy that was outdated.
+    /// Answers that may have been outdated: at most so many.
     pub stale_served: u64,
-    /// Longest time for which such an answer was outdated.
+    /// The longest that one of them can have been outdated.
     pub max_stale_ms: u64,
     /// Checks waiting.
     pub queued: u64,
@@ -170,7 +170,7 @@ pub(super) fn collect(state: &State) -> Status {
 }
 
 fn mirror(state: &State) -> Mirror {
-    let mirror = state.revalidator.mirror();
+    let mirror = state.revalidator.mirror_progress();
     Mirror {
         running: mirror.running,
         listed: mirror.listed,

@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use config::ConfigError;
+pub use serve::ServeArgs;
 
 use crate::admin::client::Client;
 
@@ -54,7 +55,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve a bucket over NFSv3
-    Serve(Box<serve::ServeArgs>),
+    Serve(Box<ServeArgs>),
     /// Watch it work without an account: an S3 in this process, a sample bucket, a client
     Demo(demo::DemoArgs),
     /// Show what a running server has and does

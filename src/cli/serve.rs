@@ -144,6 +144,19 @@ pub struct ServeArgs {
     pub dir_mode: u32,
 }
 
+impl ServeArgs {
+    /// Reads a command line whose first word is the command's name; like the program, it ends with a message and
+    /// code 2 when the line is wrong.
+    pub fn parse_from_iter<'a>(line: impl Iterator<Item = &'a str>) -> ServeArgs {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: ServeArgs,
+        }
+        <Line as clap::Parser>::parse_from(line).args
+    }
+}
+
 /// `--stale-limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StaleLimitArg {
@@ -168,7 +181,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     output::print(&server.ready_line())?;
     tokio::select! {
         () = signals.stop() => info!("stopping"),
-        () = progress::follow(|| server.mirror()), if !lazy => {
+        () = progress::follow(|| server.revalidator().mirror_progress()), if !lazy => {
             signals.stop().await;
             info!("stopping");
         }
