@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(clap::Args, Clone, Debug)]
 pub struct DemoArgs {
     /// Exit after the table instead of staying up
-    #[arg(long)]
+    #[arg(long, env = "FASTS3_ONCE", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub once: bool,
 }
 
