@@ -114,7 +114,7 @@ mod os {
     /// Sends from `buf`; `more` has no counterpart here.
     pub(in super::super) fn send(stream: &TcpStream, buf: &[u8], _more: bool) -> io::Result<usize> {
         use std::io::Write;
-        socket2::SockRef::from(stream).write(buf)
+        (&*socket2::SockRef::from(stream)).write(buf)
     }
 
     /// Never called: no range is resident.
