@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
-use nfsserve::nfs::{fattr3, fileid3, nfsstat3};
+use nfsserve::nfs::{fattr3, fileid3, nfs_fh3, nfsstat3};
 use nfsserve::vfs::NFSFileSystem;
 
 use crate::rpc::{Credentials, Tail};
@@ -28,6 +28,57 @@ pub enum Answer<T> {
     Now(T),
     /// Not ready: S3 or a disk is waited for, up to a deadline.
     Later(BoxFuture<'static, T>),
+}
+
+impl<T: Send + 'static> Answer<T> {
+    /// Does `f` to the result, as soon as it is there.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U + Send + 'static) -> Answer<U> {
+        match self {
+            Answer::Now(value) => Answer::Now(f(value)),
+            Answer::Later(future) => Answer::Later(Box::pin(async move { f(future.await) })),
+        }
+    }
+
+    /// This result with another one, both waited for at once.
+    pub fn zip<U: Send + 'static>(self, other: Answer<U>) -> Answer<(T, U)> {
+        match (self, other) {
+            (Answer::Now(a), other) => other.map(move |b| (a, b)),
+            (one, Answer::Now(b)) => one.map(move |a| (a, b)),
+            (Answer::Later(a), Answer::Later(b)) => Answer::Later(Box::pin(futures::future::join(a, b))),
+        }
+    }
+
+    /// The result, waited for.
+    pub async fn wait(self) -> T {
+        match self {
+            Answer::Now(value) => value,
+            Answer::Later(future) => future.await,
+        }
+    }
+}
+
+/// Longest file handle of NFSv3, in bytes (RFC 1813 section 2.4).
+pub const MAX_HANDLE_BYTES: usize = 64;
+
+/// A file handle, in place: the warm path makes and reads one per call and must not allocate for it.
+#[derive(Clone, Copy)]
+pub struct Handle {
+    len: u8,
+    bytes: [u8; MAX_HANDLE_BYTES],
+}
+
+impl Handle {
+    /// Takes `handle` as it goes on the wire; `None` when it is over 64 bytes long.
+    pub fn new(handle: &[u8]) -> Option<Handle> {
+        let mut bytes = [0; MAX_HANDLE_BYTES];
+        bytes.get_mut(..handle.len())?.copy_from_slice(handle);
+        Some(Handle { len: u8::try_from(handle.len()).ok()?, bytes })
+    }
+
+    /// The bytes that go on the wire.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
 }
 
 /// A failure with the post-operation attributes that RFC 1813 puts into the error's body.
@@ -169,10 +220,24 @@ pub struct PathConf {
 }
 
 /// The rest of NFSv3, beside `NFSFileSystem`, whose `id_to_fh` and `fh_to_id` make the handles.
+/// `nfs/` uses them as `handle_by` and `fileid_by`.
 ///
 /// Mutations join this trait with the write side; until then `nfs/` answers them NFS3ERR_ROFS with
 /// the attributes that `getattr_by` gives.
 pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
+    /// The handle of `id`: `id_to_fh` without its allocation.
+    fn handle_by(&self, id: fileid3) -> Handle {
+        Handle::new(&self.id_to_fh(id).data).expect("a handle is at most 64 bytes long")
+    }
+    /// The fileid in a handle off the wire: `fh_to_id` without its allocation. # Errors: BADHANDLE, STALE.
+    fn fileid_by(&self, handle: &[u8]) -> Result<fileid3, nfsstat3> {
+        self.fh_to_id(&nfs_fh3 { data: handle.to_vec() })
+    }
+    /// Largest READ answered, in bytes: `FsInfo::read_max` for every object. A larger one is cut to it.
+    fn read_max(&self) -> u32 {
+        1 << 20
+    }
+
     /// GETATTR. # Errors: STALE, IO.
     fn getattr_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<fattr3, nfsstat3>>;
     /// LOOKUP of a name other than `.` and `..`, which `nfs/` resolves through `parent`.

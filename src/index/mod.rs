@@ -58,6 +58,11 @@ impl Index {
         todo!()
     }
 
+    /// The cookie of the directory entry that names `ino`; `None` when it is gone, or the root.
+    pub fn cookie(&self, ino: Ino) -> Result<Option<u64>, IndexError> {
+        todo!()
+    }
+
     /// The key (a directory: the prefix) that `ino` has by its path.
     pub fn key(&self, ino: Ino) -> Result<Option<Key>, IndexError> {
         todo!()

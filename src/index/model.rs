@@ -330,7 +330,8 @@ pub struct PageApplied {
     pub replaced: u64,
     /// Entries that are gone.
     pub removed: u64,
-    /// Files whose version is new and whose bytes were complete here before: worth fetching at once.
+    /// Files whose bytes are complete here and of which S3 has another version: LEFT AS THEY ARE (neither replaced
+    /// nor settled), because a warm read must not turn cold: the caller copies the new version in and applies it.
     pub outdated: Vec<Ino>,
 }
 

@@ -6,17 +6,54 @@
 //! - A new version of a file that was complete here is copied in whole and swapped by one transaction;
 //!   of any other file the new version is swapped in at once and fetched when read (F2, F5).
 //! - The queue is bounded; a check that finds it full is dropped and asked for again by the next touch.
+//!
+//! `queue` decides what is due and groups it, `check` asks about one key, `batch` about many of one
+//! directory, `listing` walks pages, `lookup` finds names that are not here, `fetch` brings bytes.
 
+mod batch;
+mod check;
+mod claim;
+mod commands;
+pub mod fetch;
+mod flights;
+mod listing;
+mod lookup;
+mod mirror;
+mod outage;
+mod queue;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use commands::{Refreshed, Warmed};
+pub use listing::ListingProgress;
+pub use mirror::MirrorProgress;
+pub use stats::FreshStats;
 
 use crate::content::{Content, Object};
-use crate::index::{Index, Node};
-use crate::store::Store;
-use crate::types::{Clock, Ino, Name};
+use crate::index::{Applied, Index, IndexError, Node, Observation, Seen, Source};
+use crate::store::{self, Store};
+use crate::types::{Clock, Ino, Key, Name, Tick};
+use claim::{Claim, Waiters};
+use fetch::{DownloadError, Fetcher};
+use flights::Flights;
+use lookup::{Absences, Found};
+use outage::Outage;
+use stats::Counters;
+
+/// Directories whose length in pages is remembered, and keys whose refusal is: some MB at most.
+const REMEMBERED: usize = 65_536;
 
 /// What a wait for S3 can end in, for `fs/` to turn into an NFS error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,7 +98,33 @@ pub struct Stores {
 }
 
 /// Asks S3. Cheap to share behind an `Arc`.
-pub struct Revalidator {}
+pub struct Revalidator {
+    /// Itself, for the tasks it starts.
+    me: Weak<Revalidator>,
+    index: Arc<Index>,
+    content: Arc<Content>,
+    stores: Stores,
+    settings: Settings,
+    clock: Clock,
+    fetcher: Arc<Fetcher>,
+    /// Checks that are due, and the end that `run` takes them from.
+    queue: mpsc::Sender<Claim>,
+    due: Mutex<Option<mpsc::Receiver<Claim>>>,
+    waiters: Arc<Waiters>,
+    outage: Outage,
+    /// Keys whose last check was refused, and until when they are left alone.
+    refused: Cache<Ino, Tick>,
+    /// How many pages the last listing of a directory had.
+    pages: Cache<Ino, u64>,
+    lookups: Flights<(Ino, Name), Option<Found>>,
+    absences: Absences,
+    listings: Flights<Ino, listing::State>,
+    mirrored: Mutex<MirrorProgress>,
+    counters: Counters,
+    /// Lookups and listings under way; they outlive whoever started them, but not `run`.
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
 
 impl Revalidator {
     /// Makes it; nothing runs until `run`.
@@ -72,61 +135,169 @@ impl Revalidator {
         settings: Settings,
         clock: Clock,
     ) -> Arc<Revalidator> {
-        todo!()
+        let fetcher = Fetcher::new(index.clone(), content.clone(), stores.clone(), settings, clock.clone());
+        let (queue, due) = mpsc::channel(queue::QUEUE);
+        Arc::new_cyclic(|me| Revalidator {
+            me: me.clone(),
+            outage: Outage::new(clock.clone()),
+            index,
+            content,
+            stores,
+            settings,
+            clock,
+            fetcher,
+            queue,
+            due: Mutex::new(Some(due)),
+            waiters: Arc::default(),
+            refused: Cache::new(REMEMBERED),
+            pages: Cache::new(REMEMBERED),
+            lookups: Flights::default(),
+            absences: Absences::new(),
+            listings: Flights::default(),
+            mirrored: Mutex::default(),
+            counters: Counters::default(),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        })
     }
 
     /// The owner task: takes checks off the queue, groups them (one LIST for 13 or more keys of one
     /// directory where that is cheaper), runs them. Returns when `stop` is cancelled and all is settled.
     pub async fn run(self: Arc<Revalidator>, stop: CancellationToken) {
-        todo!()
-    }
-
-    /// Notes that an answer was given from `node`, and queues a check behind it when one is due (F2).
-    /// Never blocks: one clock read, two atomics.
-    pub fn touch(&self, node: &Arc<Node>) {
-        todo!()
+        self.work_off(&stop).await;
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Strict mode (F6): whether an open of `node` must wait for a check that an earlier request set off.
+    /// To be asked before this request's own `touch`.
     pub fn must_settle(&self, node: &Arc<Node>) -> bool {
-        todo!()
+        self.settings.stale_wait.is_some() && node.freshness.is_pending()
     }
 
     /// Waits until the check in flight on `ino` has settled, at most `stale_wait`.
     pub async fn settled(&self, ino: Ino) {
-        todo!()
-    }
-
-    /// Whether S3 said lately (within `recheck`) that `dir` has no such name, or a fresh listing says so.
-    pub fn is_absent(&self, dir: &Arc<Node>, name: &Name) -> bool {
-        todo!()
-    }
-
-    /// Looks in S3 for a name the index does not have: that one key, and whether it is a prefix (F4).
-    /// `Ok(None)`: it is not there, remembered for `recheck`.
-    pub async fn look_up(&self, dir: Ino, name: &Name) -> Result<Option<Arc<Node>>, WaitError> {
-        todo!()
-    }
-
-    /// Starts the first listing of `dir`, or joins the one under way.
-    pub fn list(&self, dir: Ino) -> ListingProgress {
-        todo!()
+        let (Some(longest), Ok(Some(node))) = (self.settings.stale_wait, self.index.node(ino)) else { return };
+        // Past the limit the copy here is served, stale or not: that is what the limit says.
+        let _ = tokio::time::timeout(longest, self.waiters.released(&node)).await;
     }
 
     /// Brings `range` of the current version of `ino` here: returns once that range is (F5), together
     /// with the node whose version it is. Fetches ahead when reads are sequential.
     pub async fn fetch(&self, ino: Ino, range: Range<u64>) -> Result<(Arc<Node>, Arc<Object>), WaitError> {
-        todo!()
+        self.fetcher.fetch(ino, range).await
+    }
+
+    /// The counters of F7.
+    pub fn stats(&self) -> FreshStats {
+        self.counters.snapshot(self.queue.max_capacity() - self.queue.capacity())
+    }
+
+    /// Itself, to own in a task.
+    fn me(&self) -> Arc<Revalidator> {
+        self.me.upgrade().expect("made in an Arc by new, and this call borrows it")
+    }
+
+    /// Runs one request: notes when it was sent and answered, and whether S3 answers at all.
+    async fn ask<T>(&self, request: impl Future<Output = Result<T, store::Error>>) -> Asked<T> {
+        let sent = self.clock.now();
+        let answer = request.await;
+        let answered = self.clock.now();
+        match &answer {
+            Err(error @ store::Error::Unavailable { .. }) => self.outage.failed(error),
+            _ => self.outage.answered(),
+        }
+        Asked { answer, at: Stamps { sent, answered } }
+    }
+
+    /// Hands one fact to the reconcile function.
+    async fn apply(&self, key: Key, seen: Seen, at: Stamps, source: Source) -> Result<Applied, Trouble> {
+        self.apply_with(key, seen, at, source, None).await
+    }
+
+    /// The same, with the bytes of the version. Holds the file until the index does.
+    async fn apply_with(
+        &self,
+        key: Key,
+        seen: Seen,
+        Stamps { sent, answered }: Stamps,
+        source: Source,
+        content: Option<Arc<Object>>,
+    ) -> Result<Applied, Trouble> {
+        let content_id = content.as_ref().map(|object| object.id());
+        Ok(self.index.apply(Observation { key, seen, sent, answered, source, content: content_id }).await?)
     }
 }
 
-/// A listing under way.
-pub struct ListingProgress {}
+/// When a request was sent and answered.
+#[derive(Clone, Copy, Debug)]
+struct Stamps {
+    sent: Tick,
+    answered: Tick,
+}
 
-impl ListingProgress {
-    /// Waits until more entries are in the index than at the last call, or the listing has ended.
-    /// `Ok(true)`: it has ended, and what the index has is all.
-    pub async fn advanced(&mut self) -> Result<bool, WaitError> {
-        todo!()
+/// A request's answer and when it came.
+struct Asked<T> {
+    answer: Result<T, store::Error>,
+    at: Stamps,
+}
+
+/// Why a check, a lookup or a listing came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// S3 refused, or did not answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The index failed or is closing.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A new version could not be copied in.
+    #[error("{key}: copying the new version in: {source}")]
+    Copy {
+        /// The object.
+        key: Key,
+        /// What happened.
+        source: DownloadError,
+    },
+    /// The inode has gone meanwhile.
+    #[error("gone from S3")]
+    Gone,
+    /// It changed under every attempt to copy it in.
+    #[error("{0}: changes faster than it can be copied in")]
+    Restless(Key),
+}
+
+impl Trouble {
+    /// What whoever waits is told.
+    fn to_wait(&self) -> WaitError {
+        match self {
+            Trouble::Store(error) => waited_for(error),
+            Trouble::Index(IndexError::Closed) => WaitError::Busy,
+            Trouble::Index(error) => {
+                tracing::error!(%error, "the index failed");
+                WaitError::Failed
+            }
+            Trouble::Copy { source, .. } if source.is_no_space() => WaitError::NoSpace,
+            Trouble::Copy { .. } | Trouble::Restless(_) => WaitError::Busy,
+            Trouble::Gone => WaitError::Gone,
+        }
+    }
+}
+
+/// What an error of S3 is to whoever waits.
+fn waited_for(error: &store::Error) -> WaitError {
+    match error {
+        store::Error::Unavailable { .. } => WaitError::Busy,
+        store::Error::NotFound { .. } => WaitError::Gone,
+        store::Error::Denied { .. } => {
+            tracing::warn!(%error, "S3 refused");
+            WaitError::Denied
+        }
+        store::Error::PreconditionFailed { .. } => WaitError::Busy,
+        store::Error::NoSuchBucket { .. } | store::Error::Other { .. } => {
+            tracing::warn!(%error, "S3 failed");
+            WaitError::Failed
+        }
     }
 }

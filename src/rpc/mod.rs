@@ -6,15 +6,31 @@
 //! (`Handled::Later`) that the same task polls beside the socket. Replies go out in batches.
 //! Invariant: what a peer can make us hold is bounded by `Limits`; no byte it sends can panic us.
 
+mod connection;
+mod drc;
+mod message;
+mod output;
+mod record;
+mod replies;
+mod send;
+mod server;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod watchdog;
 pub mod xdr;
 
 use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
+
+pub use server::{bind, serve};
+pub use stats::{CallCounts, Stats};
 
 /// Who calls, as AUTH_SYS says (RFC 5531 appendix A); AUTH_NONE is nobody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,4 +129,94 @@ pub trait Program: Send + Sync + 'static {
     fn allows_auth_none(&self, version: u32, procedure: u32) -> bool;
     /// Answers one call. Must not block on S3, on a lock held across an await, or on another client.
     fn call(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Handled;
+}
+
+/// The programs that one listener answers, found by number.
+#[derive(Clone)]
+pub struct Programs(Arc<[Entry]>);
+
+/// A program and what of it every call needs.
+struct Entry {
+    number: u32,
+    versions: RangeInclusive<u32>,
+    program: Arc<dyn Program>,
+}
+
+impl Programs {
+    /// Puts programs behind one listener. The first of two with the same number wins.
+    pub fn new(programs: impl IntoIterator<Item = Arc<dyn Program>>) -> Programs {
+        let entry =
+            |program: Arc<dyn Program>| Entry { number: program.number(), versions: program.versions(), program };
+        Programs(programs.into_iter().map(entry).collect())
+    }
+
+    /// The program of this number and its place in the list: there are a handful, so a scan is fastest.
+    fn find(&self, number: u32) -> Option<(usize, &Entry)> {
+        self.0.iter().enumerate().find(|(_, e)| e.number == number)
+    }
+}
+
+/// What a peer may make us hold, and how long it may take. `Default` has the reasons.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest record that is taken, in bytes, its record marks not counted.
+    pub max_record: usize,
+    /// Connections at once; more are closed as they come.
+    pub max_connections: usize,
+    /// Calls of one connection that wait for a `Handled::Later`, before no more are read from it.
+    pub calls_in_flight: usize,
+    /// Bytes of replies that one connection has not taken yet, before no more calls are read from it.
+    pub queued_bytes: usize,
+    /// A connection that neither sends nor takes a byte for so long, with no call under way, is closed.
+    pub idle_timeout: Duration,
+    /// A record that has begun must be complete within so long.
+    pub partial_timeout: Duration,
+    /// Duplicate request cache.
+    pub drc: DrcLimits,
+}
+
+/// Bounds of the duplicate request cache.
+#[derive(Clone, Debug)]
+pub struct DrcLimits {
+    /// Client addresses that are remembered; the one unheard of for longest goes first.
+    pub clients: usize,
+    /// Replies kept for one client address.
+    pub entries: usize,
+    /// Bytes of replies kept for one client address.
+    pub bytes: usize,
+}
+
+/// 1 MiB, the largest WRITE that Linux, macOS and Windows send, and 16 KiB for the rest of such a call,
+/// whose credential, verifier and handle have legal maxima of under 1 KiB together.
+const MAX_RECORD: usize = (1 << 20) + (16 << 10);
+/// 4,096 clients are more than one cache disk serves; each may cost a file descriptor and 64 KiB idle.
+const MAX_CONNECTIONS: usize = 4096;
+/// 256: a Linux client keeps at most 128 calls of one connection under way unless told otherwise.
+const CALLS_IN_FLIGHT: usize = 256;
+/// 4 MiB: some full-size READ replies, so that a fast reader never waits for us, and 4,096 stuck ones cost 16 GiB
+/// of file ranges that are not in memory rather than of heap.
+const QUEUED_BYTES: usize = 4 << 20;
+/// 30 minutes: a Linux client closes idle connections itself after 5; keepalive finds the dead ones sooner.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// 30 s: 1 MiB in that time needs 0.3 Mbit/s; the retransmission timers of clients start at 60 s.
+const PARTIAL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Addresses: a client that is evicted while others come and go merely loses protection of old retransmissions.
+const DRC_CLIENTS: usize = 1024;
+/// 1,024 replies: what 8 connections of a client (`nconnect=8`) can have under way, and so might repeat.
+const DRC_ENTRIES: usize = 1024;
+/// 512 KiB: 1,024 replies of the usual 150 to 300 bytes with room to spare.
+const DRC_BYTES: usize = 512 << 10;
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_record: MAX_RECORD,
+            max_connections: MAX_CONNECTIONS,
+            calls_in_flight: CALLS_IN_FLIGHT,
+            queued_bytes: QUEUED_BYTES,
+            idle_timeout: IDLE_TIMEOUT,
+            partial_timeout: PARTIAL_TIMEOUT,
+            drc: DrcLimits { clients: DRC_CLIENTS, entries: DRC_ENTRIES, bytes: DRC_BYTES },
+        }
+    }
 }

@@ -3,6 +3,14 @@
 //! Owns: nothing local. Knows no inode and no file; everything above speaks `Key`, `ETag`, `Time`.
 //! Invariant: every request to S3 passes `Limited` (number, rate) and is counted by kind.
 
+mod answer;
+mod connect;
+mod counters;
+mod error;
+mod limits;
+mod prefix;
+mod s3;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -10,6 +18,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::connect::{Connected, Connecting, StartError, Timing, connect, connect_with};
+pub use self::counters::{Counters, RequestCounts};
+pub use self::limits::limited;
+pub use self::s3::S3Store;
 use crate::types::{ETag, Key, Time};
 
 /// What S3 says of one object.

@@ -103,3 +103,33 @@ impl fmt::Debug for Clock {
         write!(f, "Clock({})", if matches!(self.0, Source::System(_)) { "system" } else { "manual" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manual_clock_stands_still_until_moved() {
+        let clock = Clock::manual();
+        let (tick, wall) = (clock.now(), clock.wall());
+        assert!(tick > Tick::NEVER);
+        assert_eq!((clock.now(), clock.wall()), (tick, wall));
+        clock.clone().advance(Duration::from_millis(1500));
+        assert_eq!(clock.now().since(tick), Duration::from_millis(1500));
+        assert_eq!(clock.wall().0 - wall.0, 1_500_000_000);
+        assert_eq!(tick.since(clock.now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn system_clock_never_says_never() {
+        assert!(Clock::system().now() > Tick::NEVER);
+    }
+
+    #[test]
+    fn times_before_the_epoch_round_down() {
+        let before = Time::from(UNIX_EPOCH - Duration::from_millis(1));
+        assert_eq!(before, Time::from_parts(-1, 999_000_000));
+        assert_eq!((before.seconds(), before.subsec_nanos()), (-1, 999_000_000));
+        assert_eq!(Time::from_parts(i64::MAX, 0), Time(i64::MAX));
+    }
+}

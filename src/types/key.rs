@@ -1,5 +1,5 @@
 //! S3 keys, relative to the root of the export.
-//! Invariant: valid UTF-8, 1 to 1,024 bytes (the S3 limit), counted without the mounted prefix.
+//! Invariant: valid UTF-8 of at most 1,024 bytes (the S3 limit), counted without the mounted prefix.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -59,5 +59,23 @@ impl fmt::Debug for Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_has_at_most_1024_bytes() {
+        assert!(Key::new(&"x".repeat(1024)).is_some());
+        assert!(Key::new(&"é".repeat(513)).is_none());
+    }
+
+    #[test]
+    fn prefixes_end_in_a_slash() {
+        let is_prefix = |text| Key::new(text).is_some_and(|key| key.is_prefix());
+        assert!(Key::root().is_prefix() && is_prefix("") && is_prefix("a/") && is_prefix("/"));
+        assert!(!is_prefix("a") && !is_prefix("/a"));
     }
 }

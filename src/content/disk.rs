@@ -1,0 +1,130 @@
+//! The operating system's part of the cache: room on the disk, reads and writes at offsets, the limit
+//! on open files. The one place of `content` that is different on each OS.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::Disk;
+
+/// Size and room of the file system that `path` is on.
+#[cfg(unix)]
+pub(super) fn space(path: &Path) -> io::Result<Disk> {
+    let fs = rustix::fs::statvfs(path)?;
+    let block = fs.f_frsize;
+    Ok(Disk { total: fs.f_blocks.saturating_mul(block), available: fs.f_bavail.saturating_mul(block) })
+}
+
+/// Size and room of the file system that `path` is on.
+#[cfg(windows)]
+#[allow(unsafe_code)]
+pub(super) fn space(path: &Path) -> io::Result<Disk> {
+    use std::os::windows::ffi::OsStrExt;
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn GetDiskFreeSpaceExW(dir: *const u16, available: *mut u64, total: *mut u64, free: *mut u64) -> i32;
+    }
+    let dir: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+    let (mut available, mut total) = (0u64, 0u64);
+    // SAFETY: `dir` ends in NUL and outlives the call, the two results are valid for writes, and the
+    // third may be null.
+    let done = unsafe { GetDiskFreeSpaceExW(dir.as_ptr(), &mut available, &mut total, std::ptr::null_mut()) };
+    if done == 0 { Err(io::Error::last_os_error()) } else { Ok(Disk { total, available }) }
+}
+
+/// Size and room of the file system that `path` is on.
+#[cfg(not(any(unix, windows)))]
+pub(super) fn space(_path: &Path) -> io::Result<Disk> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            match std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], offset + done as u64)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => done += n,
+            }
+        }
+        Ok(())
+    }
+    #[cfg(not(any(unix, windows)))]
+    return Err(io::ErrorKind::Unsupported.into());
+}
+
+/// Reads at `offset`, as much as there is, at most what `into` holds.
+pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(unix)]
+    use std::os::unix::fs::FileExt;
+    #[cfg(windows)]
+    use std::os::windows::fs::FileExt;
+    let mut done = 0;
+    while done < into.len() {
+        #[cfg(unix)]
+        let read = file.read_at(&mut into[done..], offset + done as u64);
+        #[cfg(windows)]
+        let read = file.seek_read(&mut into[done..], offset + done as u64);
+        #[cfg(not(any(unix, windows)))]
+        let read: io::Result<usize> = Err(io::ErrorKind::Unsupported.into());
+        match read {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Raises the soft limit on open files to the hard one; tells how many this process may have.
+#[cfg(unix)]
+pub(super) fn raise_open_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // macOS says "no limit" and refuses more than this
+    const MOST: u64 = 10_240;
+    let now = getrlimit(Resource::Nofile);
+    let soft = now.current.unwrap_or(MOST);
+    let wanted = if cfg!(target_os = "macos") { Some(now.maximum.map_or(MOST, |m| m.min(MOST))) } else { now.maximum };
+    let raised = wanted.is_some_and(|w| w > soft)
+        && setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: now.maximum }).is_ok();
+    let limit = if raised { wanted.unwrap_or(soft) } else { soft };
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Windows has no such limit that matters here.
+#[cfg(not(unix))]
+pub(super) fn raise_open_files() -> usize {
+    16_384
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disk_has_room_and_no_more_than_its_size() {
+        let disk = space(&std::env::temp_dir()).unwrap();
+        assert!(disk.total > 0);
+        assert!(disk.available <= disk.total);
+    }
+
+    #[test]
+    fn writes_beyond_the_end_leave_a_hole_of_zeros() {
+        let file = tempfile::tempfile().unwrap();
+        write_at(&file, b"end", 1000).unwrap();
+        let mut all = vec![1; 2000];
+        assert_eq!(read_at(&file, &mut all, 0).unwrap(), 1003);
+        assert!(all[..1000].iter().all(|b| *b == 0));
+        assert_eq!(&all[1000..1003], b"end");
+    }
+
+    #[test]
+    fn at_least_a_thousand_files_may_be_open() {
+        assert!(raise_open_files() >= 256);
+    }
+}

@@ -1,0 +1,148 @@
+//! NFSv3 (RFC 1813), one file per procedure family, and the programs a client needs beside it: MOUNT v3
+//! and portmap v2. Decodes arguments, asks a file system through `NfsExt` and nothing else, encodes what
+//! it says. Knows neither sockets nor S3.
+//!
+//! Authentication: AUTH_NONE is taken everywhere and is nobody (uid and gid 65534): it gets what "other"
+//! may have. Linux sends it in NULL and MNT, RFC 2623 advises it for FSINFO and GETATTR of the root at
+//! mount, and tools without privileges use it throughout; asked for AUTH_SYS, they would only claim a uid.
+//!
+//! Reading works; mutating procedures are decoded in full and answered ROFS, with the error body that the
+//! RFC gives each, until the write side replaces those answers family by family.
+
+mod attr;
+mod context;
+mod create;
+mod decode;
+mod encode;
+mod error;
+mod fsinfo;
+mod lookup;
+pub mod mount;
+pub mod portmap;
+mod read;
+mod readdir;
+mod remove;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use smallvec::SmallVec;
+
+use crate::fs::ext::{Caller, NfsExt};
+use crate::rpc::xdr::Reader;
+use crate::rpc::{Call, Credentials, Handled, Outcome, Program, Tail};
+use context::Context;
+
+/// Program number of NFS.
+pub const PROGRAM: u32 = 100_003;
+/// The one version that is served.
+pub const VERSION: u32 = 3;
+
+/// Names of the procedures by their number.
+pub const PROCEDURES: [&str; 22] = [
+    "NULL",
+    "GETATTR",
+    "SETATTR",
+    "LOOKUP",
+    "ACCESS",
+    "READLINK",
+    "READ",
+    "WRITE",
+    "CREATE",
+    "MKDIR",
+    "SYMLINK",
+    "MKNOD",
+    "REMOVE",
+    "RMDIR",
+    "RENAME",
+    "LINK",
+    "READDIR",
+    "READDIRPLUS",
+    "FSSTAT",
+    "FSINFO",
+    "PATHCONF",
+    "COMMIT",
+];
+
+/// The NFS program over a file system.
+pub struct Nfs3<F> {
+    fs: Arc<F>,
+    calls: [AtomicU64; PROCEDURES.len()],
+}
+
+impl<F: NfsExt> Nfs3<F> {
+    /// Serves `fs`.
+    pub fn new(fs: Arc<F>) -> Nfs3<F> {
+        Nfs3 { fs, calls: Default::default() }
+    }
+
+    /// How often each procedure was called.
+    pub fn calls(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        PROCEDURES.into_iter().zip(self.calls.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+impl<F: NfsExt> Program for Nfs3<F> {
+    fn number(&self) -> u32 {
+        PROGRAM
+    }
+
+    fn versions(&self) -> RangeInclusive<u32> {
+        VERSION..=VERSION
+    }
+
+    /// Those that change something are not. WRITE is not either: run again late, it would undo a newer one.
+    fn is_idempotent(&self, _version: u32, procedure: u32) -> bool {
+        !matches!(procedure, 2 | 7..=15)
+    }
+
+    fn allows_auth_none(&self, _version: u32, _procedure: u32) -> bool {
+        true
+    }
+
+    fn call(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Handled {
+        let Some(count) = self.calls.get(call.procedure as usize) else {
+            return Handled::Done(Outcome::ProcedureUnavailable, Tail::None);
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let cx = Context { fs: &self.fs, caller: caller(call), reply };
+        let args = Reader::new(call.args);
+        let handled = match call.procedure {
+            0 => return Handled::Done(Outcome::Success, Tail::None),
+            1 => attr::getattr(cx, args),
+            2 => attr::setattr(cx, args),
+            3 => lookup::lookup(cx, args),
+            4 => attr::access(cx, args),
+            5 => read::readlink(cx, args),
+            6 => read::read(cx, args),
+            7 => write::write(cx, args),
+            8 => create::create(cx, args),
+            9 => create::mkdir(cx, args),
+            10 => create::symlink(cx, args),
+            11 => create::mknod(cx, args),
+            12 => remove::remove(cx, args),
+            13 => remove::rmdir(cx, args),
+            14 => remove::rename(cx, args),
+            15 => remove::link(cx, args),
+            16 => readdir::readdir(cx, args),
+            17 => readdir::readdirplus(cx, args),
+            18 => fsinfo::fsstat(cx, args),
+            19 => fsinfo::fsinfo(cx, args),
+            20 => fsinfo::pathconf(cx, args),
+            21 => write::commit(cx, args),
+            _ => return Handled::Done(Outcome::ProcedureUnavailable, Tail::None),
+        };
+        handled.unwrap_or(Handled::Done(Outcome::GarbageArgs, Tail::None))
+    }
+}
+
+/// Who calls, as the file system is to see it: the one place where squashing belongs.
+fn caller(call: &Call<'_>) -> Caller {
+    let Credentials { uid, gid, ref gids } = *call.credentials;
+    Caller { credentials: Credentials { uid, gid, gids: SmallVec::from_slice(gids) }, peer: call.peer }
+}

@@ -1,0 +1,90 @@
+//! Reads and writes at an offset, which Unix and Windows spell differently. They move no shared position,
+//! so any number of tasks may use one open file. They block on the disk.
+
+use std::fs::File;
+use std::io;
+
+/// Fills `buf` from `file` at `offset` (bytes).
+/// # Errors
+/// `UnexpectedEof` when the file ends before.
+pub fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    match read_at(file, buf, offset)? {
+        n if n == buf.len() => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Reads at `offset` (bytes) as much as there is, at most what `buf` holds.
+/// # Errors
+/// What the OS says.
+pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match read_some(file, &mut buf[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes` at `offset` (bytes).
+/// # Errors
+/// What the OS says; how much was written is then unknown.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match write_some(file, &bytes[done..], offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+use std::os::unix::fs::FileExt;
+
+#[cfg(unix)]
+fn read_some(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(buf, offset)
+}
+
+#[cfg(unix)]
+fn write_some(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    file.write_at(bytes, offset)
+}
+
+#[cfg(windows)]
+use std::os::windows::fs::FileExt;
+
+#[cfg(windows)]
+fn read_some(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.seek_read(buf, offset)
+}
+
+#[cfg(windows)]
+fn write_some(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+    file.seek_write(bytes, offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_written_at_an_offset_are_read_there() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, b"hello", 1000).unwrap();
+        let mut five = [0; 5];
+        read_exact_at(&file, &mut five, 1000).unwrap();
+        assert_eq!(&five, b"hello");
+        assert_eq!(read_at(&file, &mut [0; 9], 1002).unwrap(), 3);
+        let short = read_exact_at(&file, &mut [0; 9], 1002).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,110 @@
+//! Many files of one directory: pages of its listing in place of one HEAD each.
+//! A page that covers fewer files than it costs in HEADs is the last one: then the rest are asked alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::queue::{Job, LIST_PAYS};
+use super::{Asked, Claim, Revalidator, Stamps, Trouble, check};
+use crate::store::{ListPage, ListRequest, ObjectMeta};
+use crate::types::{Ino, Key};
+
+impl Revalidator {
+    /// Settles the files that a listing shows unchanged; the others are returned, to be asked alone.
+    pub(super) async fn check_many(&self, dir: Ino, files: Vec<Claim>) -> Result<Vec<Job>, Trouble> {
+        let Some(prefix) = self.index.key(dir)? else { return Err(Trouble::Gone) };
+        let mut alone = Vec::new();
+        let mut due = BTreeMap::new();
+        for claim in files {
+            match Key::new(&format!("{}{}", &*prefix, claim.node().component.suffix())) {
+                Some(key) => drop(due.insert(key, claim)),
+                None => alone.push(claim),
+            }
+        }
+        while due.len() >= LIST_PAYS
+            && let Some((first, _)) = due.first_key_value()
+        {
+            let request = ListRequest {
+                prefix: prefix.to_string(),
+                delimited: true,
+                start_after: before(first),
+                ..ListRequest::default()
+            };
+            let Asked { answer, at } = self.ask(self.stores.background.list(&request)).await;
+            let page = answer?;
+            let covered = take_covered(&mut due, &page);
+            let paid = covered.len() >= LIST_PAYS;
+            alone.extend(self.settle_listed(covered, &page, at));
+            if !paid {
+                break;
+            }
+        }
+        alone.extend(due.into_values());
+        Ok(alone.into_iter().map(|claim| Job::File { claim, known_stale: false }).collect())
+    }
+
+    /// Settles what `page` shows as it is here, and returns the rest.
+    fn settle_listed(&self, covered: BTreeMap<Key, Claim>, page: &ListPage, at: Stamps) -> Vec<Claim> {
+        let listed: HashMap<&Key, &ObjectMeta> = page.objects.iter().map(|(key, meta)| (key, meta)).collect();
+        let is_unchanged = |key: &Key, claim: &Claim| {
+            let node = self.index.node(claim.node().ino).ok().flatten()?;
+            let meta = listed.get(key)?;
+            check::is_as_known(&node, meta).then(|| self.unchanged(&node, at))
+        };
+        covered.into_iter().filter(|(key, claim)| is_unchanged(key, claim).is_none()).map(|(_, claim)| claim).collect()
+    }
+}
+
+/// Takes the keys that `page` says something about: all up to its last one.
+fn take_covered(due: &mut BTreeMap<Key, Claim>, page: &ListPage) -> BTreeMap<Key, Claim> {
+    if page.next.is_none() {
+        return std::mem::take(due);
+    }
+    let Some(last) = page.objects.last().map(|(key, _)| key).into_iter().chain(page.prefixes.last()).max().cloned()
+    else {
+        return BTreeMap::new();
+    };
+    let after = due.split_off(&last);
+    let mut covered = std::mem::replace(due, after);
+    if let Some(claim) = due.remove(&last) {
+        covered.insert(last, claim);
+    }
+    covered
+}
+
+/// A key just before `key`, so that a listing after it begins with `key`: hardly any lie between.
+/// `None`: nothing can be before it.
+fn before(key: &Key) -> Option<Key> {
+    let mut text = key.to_string();
+    let last = text.pop()?;
+    let smaller = (0..u32::from(last)).rev().find_map(char::from_u32);
+    let Some(smaller) = smaller else { return Key::new(&text) };
+    text.push(smaller);
+    Key::new(&format!("{text}{}", char::MAX)).or_else(|| Key::new(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn start_is_before_the_key_and_nothing_likely_is_between(key in "\\PC{1,40}", other in "\\PC{1,40}") {
+            let key = Key::new(&key).unwrap();
+            let other = Key::new(&other).unwrap();
+            let start = before(&key).unwrap();
+            prop_assert!(start < key);
+            prop_assert!(other <= start || other >= key || other.starts_with(&*start));
+        }
+    }
+
+    #[test]
+    fn start_before_the_smallest_and_odd_characters() {
+        assert_eq!(before(&Key::new("a\0").unwrap()).unwrap().as_str(), "a");
+        assert!(before(&Key::new("a\u{E000}").unwrap()).unwrap().starts_with("a\u{D7FF}"));
+        assert!(before(&Key::root()).is_none());
+        let longest = "x".repeat(1024);
+        assert!(before(&Key::new(&longest).unwrap()).unwrap().as_str() < longest.as_str());
+    }
+}

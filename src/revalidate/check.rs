@@ -1,0 +1,208 @@
+//! One key: is what is here what S3 has, and if not, how the new version comes in.
+//! Invariants
+//! - A file that is complete here stays so: its new version is copied in first, then swapped (F1, F2).
+//! - A check that finds nothing new writes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use super::{Asked, DownloadError, Revalidator, Stamps, Trouble};
+use crate::content::Object;
+use crate::index::{Index, Kind, Node, Remote, Seen, Source, Verdict};
+use crate::store::{self, GetIf, Got, ObjectMeta};
+use crate::types::{Ino, Key, Tick};
+
+/// How often a copy starts again because the object changed under it, before the next touch has to ask.
+const COPY_ATTEMPTS: usize = 5;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// S3 has what is here.
+    Unchanged,
+    /// S3 had something else, which is here now; or nothing, and the file is gone.
+    Changed,
+}
+
+/// What a check was told.
+enum Told {
+    /// The tag that was asked about still holds.
+    Same,
+    /// This version; with its body where it was asked for by GET.
+    Version(ObjectMeta, Option<Body>),
+}
+
+type Body = BoxStream<'static, Result<Bytes, store::Error>>;
+
+impl Revalidator {
+    /// Checks a file: by conditional GET where a small copy is here, else by HEAD.
+    pub(super) async fn check_file(&self, ino: Ino, source: Source) -> Result<Outcome, Trouble> {
+        for _ in 0..COPY_ATTEMPTS {
+            let (node, key) = self.node_and_key(ino)?;
+            let Asked { answer, at } = self.probe(&node, &key).await;
+            let (meta, body) = match answer {
+                Ok(Told::Same) => return Ok(self.unchanged(&node, at)),
+                Ok(Told::Version(meta, _)) if is_as_known(&node, &meta) => return Ok(self.unchanged(&node, at)),
+                Ok(Told::Version(meta, body)) => (meta, body),
+                Err(store::Error::NotFound { .. }) => {
+                    return self.changed(&node, key, Seen::Absent, at, source, None).await;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let content = match self.copy_in(&node, &key, &meta, body).await {
+                Ok(content) => content,
+                Err(error) if error.is_changed() => continue,
+                Err(error) if error.is_no_space() => {
+                    // The old bytes go first then: fresh and cold rather than stale for ever.
+                    tracing::warn!(%key, size = meta.size, "no room beside the old version: fetching it when it is read");
+                    None
+                }
+                Err(source) => return Err(Trouble::Copy { key, source }),
+            };
+            return self.changed(&node, key, Seen::Object(meta), at, source, content).await;
+        }
+        let (_, key) = self.node_and_key(ino)?;
+        Err(Trouble::Restless(key))
+    }
+
+    /// Checks a directory: the attributes of its marker where they are not known, and its listing where
+    /// there has been one. Returns the files whose complete copy is outdated.
+    pub(super) async fn check_dir(&self, ino: Ino, source: Source) -> Result<Vec<Ino>, Trouble> {
+        let (node, key) = self.node_and_key(ino)?;
+        if node.remote.is_some() && !node.attributes_known {
+            let Asked { answer, at } = self.ask(self.stores.background.head(&key)).await;
+            match answer {
+                Ok(meta) => drop(self.apply(key, Seen::Object(meta), at, source).await?),
+                Err(store::Error::NotFound { .. }) => {
+                    let (seen, at) = self.look_below(&self.stores.background, &key).await?;
+                    self.apply(key, seen, at, source).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !node.listed {
+            return Ok(Vec::new());
+        }
+        let swept = self.sweep(ino, self.behind(source), || ()).await?;
+        if swept.has_changed() {
+            self.counters.changed(0, Duration::ZERO);
+        } else {
+            self.counters.unchanged();
+        }
+        Ok(swept.outdated)
+    }
+
+    /// The node and key of `ino`.
+    pub(super) fn node_and_key(&self, ino: Ino) -> Result<(Arc<Node>, Key), Trouble> {
+        let index: &Index = &self.index;
+        match (index.node(ino)?, index.key(ino)?) {
+            (Some(node), Some(key)) => Ok((node, key)),
+            _ => Err(Trouble::Gone),
+        }
+    }
+
+    /// Asks S3 about one file.
+    async fn probe(&self, node: &Node, key: &Key) -> Asked<Told> {
+        let store = &self.stores.background;
+        match &node.remote {
+            Some(remote) if self.is_small_copy(node, remote) => {
+                self.ask(async {
+                    Ok(match store.get(key, None, GetIf::NoneMatch(remote.etag.clone())).await? {
+                        Got::NotModified => Told::Same,
+                        Got::Body { meta, body } => Told::Version(meta, Some(body)),
+                    })
+                })
+                .await
+            }
+            _ => self.ask(async { Ok(Told::Version(store.head(key).await?, None)) }).await,
+        }
+    }
+
+    /// Whether check and body should be one request. Only where nothing but a new version is news:
+    /// "not modified" does not tell attributes.
+    fn is_small_copy(&self, node: &Node, remote: &Remote) -> bool {
+        remote.size <= self.settings.small_object && node.attributes_known && is_complete(node)
+    }
+
+    /// The bytes of a new version, where the old one is complete here.
+    async fn copy_in(
+        &self,
+        node: &Node,
+        key: &Key,
+        meta: &ObjectMeta,
+        body: Option<Body>,
+    ) -> Result<Option<Arc<Object>>, DownloadError> {
+        let is_new = node.remote.as_ref().is_none_or(|remote| remote.etag != meta.etag);
+        if !is_new || !is_complete(node) {
+            return Ok(None);
+        }
+        match body {
+            // One stream is slow for what has become large.
+            Some(body) if meta.size <= self.settings.small_object => {
+                self.fetcher.store_body(meta, body).await.map(Some)
+            }
+            _ => self.fetcher.download(key, meta).await.map(Some),
+        }
+    }
+
+    /// What is here is what S3 has.
+    pub(super) fn unchanged(&self, node: &Node, at: Stamps) -> Outcome {
+        node.freshness.settle(at.sent, at.answered);
+        self.counters.unchanged();
+        Outcome::Unchanged
+    }
+
+    async fn changed(
+        &self,
+        node: &Node,
+        key: Key,
+        seen: Seen,
+        at: Stamps,
+        source: Source,
+        content: Option<Arc<Object>>,
+    ) -> Result<Outcome, Trouble> {
+        let stale = self.stale_for(node, &seen);
+        let served = node.freshness.served();
+        match self.apply_with(key, seen, at, source, content).await?.verdict {
+            Verdict::Unchanged => {
+                self.counters.unchanged();
+                Ok(Outcome::Unchanged)
+            }
+            // Overtaken and expired: the next touch asks again.
+            Verdict::Late => Ok(Outcome::Unchanged),
+            Verdict::Created | Verdict::Replaced | Verdict::Removed => {
+                self.counters.changed(served, stale);
+                Ok(Outcome::Changed)
+            }
+        }
+    }
+
+    /// How long `node` can have been stale at most: since it changed in S3, and since it was last found fresh.
+    fn stale_for(&self, node: &Node, seen: &Seen) -> Duration {
+        let checked = node.freshness.checked();
+        let since_checked = (checked != Tick::NEVER).then(|| self.clock.now().since(checked));
+        let since_changed = match seen {
+            Seen::Object(meta) => {
+                Some(Duration::from_nanos(self.clock.wall().0.saturating_sub(meta.last_modified.0).max(0) as u64))
+            }
+            Seen::Prefix | Seen::Absent => None,
+        };
+        since_checked.into_iter().chain(since_changed).min().unwrap_or_default()
+    }
+}
+
+/// Whether all that S3 says of `meta` is known of `node`.
+pub(super) fn is_as_known(node: &Node, meta: &ObjectMeta) -> bool {
+    node.attributes_known
+        && node.remote.as_ref().is_some_and(|remote| {
+            remote.etag == meta.etag && remote.last_modified.seconds() == meta.last_modified.seconds()
+        })
+}
+
+/// Whether all bytes of the version known are here.
+pub(super) fn is_complete(node: &Node) -> bool {
+    node.kind != Kind::Dir && node.local.is_some_and(|local| local.complete)
+}

@@ -1,0 +1,120 @@
+//! What a person asks for: `refresh` and `warm`. Both wait until it is done.
+
+use futures::StreamExt;
+use futures::stream;
+
+use super::check::{self, Outcome};
+use super::listing::How;
+use super::{Claim, Revalidator, Trouble, WaitError};
+use crate::index::{Kind, Source};
+use crate::types::Ino;
+
+/// Files of one command worked on at once.
+const FILES_AT_ONCE: usize = 16;
+/// Entries read from the index in one go.
+const BATCH: usize = 1_000;
+
+/// What `refresh` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refreshed {
+    /// Keys that S3 was asked about.
+    pub checked: u64,
+    /// Of these, new, changed or gone.
+    pub changed: u64,
+}
+
+/// What `warm` did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Warmed {
+    /// Files brought here.
+    pub files: u64,
+    /// Their bytes that had to be fetched.
+    pub bytes: u64,
+    /// Files that were here already.
+    pub already: u64,
+}
+
+impl Revalidator {
+    /// Asks S3 now, however fresh the copy is: a file, or everything below a directory.
+    pub async fn refresh(&self, ino: Ino) -> Result<Refreshed, WaitError> {
+        self.refresh_now(ino).await.map_err(|trouble| trouble.to_wait())
+    }
+
+    async fn refresh_now(&self, ino: Ino) -> Result<Refreshed, Trouble> {
+        let (node, _) = self.node_and_key(ino)?;
+        if node.kind != Kind::Dir {
+            let changed = self.check_now(ino).await? == Outcome::Changed;
+            return Ok(Refreshed { checked: 1, changed: u64::from(changed) });
+        }
+        let how = How { store: &self.stores.background, recursive: true, patient: false, source: Source::Command };
+        let swept = self.sweep(ino, how, || ()).await?;
+        let mut refreshed = Refreshed { checked: swept.keys.max(1), changed: swept.changed + u64::from(swept.is_gone) };
+        let mut checks = stream::iter(swept.outdated).map(|ino| self.check_now(ino)).buffer_unordered(FILES_AT_ONCE);
+        while let Some(outcome) = checks.next().await {
+            match outcome {
+                Ok(Outcome::Changed) => refreshed.changed += 1,
+                Ok(Outcome::Unchanged) | Err(Trouble::Gone) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(refreshed)
+    }
+
+    /// Checks a file now; waits its turn when a check of it is under way.
+    async fn check_now(&self, ino: Ino) -> Result<Outcome, Trouble> {
+        let (node, _) = self.node_and_key(ino)?;
+        let _claim = loop {
+            match Claim::take(&node, &self.waiters) {
+                Some(claim) => break claim,
+                None => self.waiters.released(&node).await,
+            }
+        };
+        self.check_file(ino, Source::Command).await
+    }
+
+    /// Brings a file here, or all files below a directory, after a listing of it.
+    pub async fn warm(&self, ino: Ino) -> Result<Warmed, WaitError> {
+        let (node, _) = self.node_and_key(ino).map_err(|trouble| trouble.to_wait())?;
+        let mut warmed = Warmed::default();
+        if node.kind != Kind::Dir {
+            self.warm_files(vec![ino], &mut warmed).await?;
+            return Ok(warmed);
+        }
+        self.refresh(ino).await?;
+        let mut dirs = vec![ino];
+        while let Some(dir) = dirs.pop() {
+            self.warm_dir(dir, &mut dirs, &mut warmed).await?;
+        }
+        Ok(warmed)
+    }
+
+    async fn warm_dir(&self, dir: Ino, below: &mut Vec<Ino>, warmed: &mut Warmed) -> Result<(), WaitError> {
+        let mut after = 0;
+        loop {
+            let entries = self.index.entries(dir, after, BATCH).map_err(|error| Trouble::Index(error).to_wait())?;
+            let Some(last) = entries.last() else { return Ok(()) };
+            after = last.cookie;
+            let (dirs, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.node.kind == Kind::Dir);
+            below.extend(dirs.iter().map(|entry| entry.node.ino));
+            let (here, missing): (Vec<_>, Vec<_>) = files.iter().partition(|entry| check::is_complete(&entry.node));
+            warmed.already += here.len() as u64;
+            self.warm_files(missing.iter().map(|entry| entry.node.ino).collect(), warmed).await?;
+        }
+    }
+
+    async fn warm_files(&self, files: Vec<Ino>, warmed: &mut Warmed) -> Result<(), WaitError> {
+        let mut coming = stream::iter(files).map(|ino| self.fetcher.complete(ino)).buffer_unordered(FILES_AT_ONCE);
+        while let Some(fetched) = coming.next().await {
+            match fetched {
+                Ok(0) => warmed.already += 1,
+                Ok(bytes) => {
+                    warmed.files += 1;
+                    warmed.bytes += bytes;
+                }
+                Err(WaitError::Gone) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

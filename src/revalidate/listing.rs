@@ -1,0 +1,210 @@
+//! Listings: the first one of a directory, which clients wait for page by page, and those that come behind.
+//! Owns: the listings under way. Memory is bounded by two pages each: one is fetched while one is applied.
+//! Invariants
+//! - One first listing of a directory is under way at a time; who stops waiting for it does not stop it.
+//! - A listing that fails settles nothing: the directory counts as listed only after the last page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{Asked, Revalidator, Trouble, WaitError};
+use crate::index::{Page, Seen, Source, Sweep};
+use crate::store::{self, ListRequest, Store};
+use crate::types::Ino;
+
+/// First listings at once; a client that asks for more is told to ask again.
+const MOST_LISTINGS: usize = 1_024;
+
+/// How a listing is walked.
+pub(super) struct How<'a> {
+    /// Over which view of S3.
+    pub(super) store: &'a Arc<dyn Store>,
+    /// All levels below, not only one.
+    pub(super) recursive: bool,
+    /// Waits for S3 where it does not answer, instead of failing.
+    pub(super) patient: bool,
+    /// Who asks.
+    pub(super) source: Source,
+}
+
+/// What a whole listing did.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// Objects and prefixes listed.
+    pub(super) keys: u64,
+    /// Entries created, replaced or removed.
+    pub(super) changed: u64,
+    /// Files whose complete copy is of another version, left as they are.
+    pub(super) outdated: Vec<Ino>,
+    /// S3 has nothing under this prefix, so the directory is gone.
+    pub(super) is_gone: bool,
+}
+
+impl Swept {
+    /// Whether S3 had anything else than what was here.
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed > 0 || !self.outdated.is_empty() || self.is_gone
+    }
+}
+
+/// How far a first listing is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pages: u64,
+    end: Option<Result<(), WaitError>>,
+}
+
+/// A listing under way.
+pub struct ListingProgress {
+    state: watch::Receiver<State>,
+    deadline: Duration,
+}
+
+impl ListingProgress {
+    /// Waits until more entries are in the index than at the last call, or the listing has ended; at most the
+    /// deadline. `Ok(true)`: it has ended, and what the index has is all.
+    /// # Errors
+    /// `Busy`: the deadline passed, or S3 does not answer. `Gone`: there is no such directory any more.
+    pub async fn advanced(&mut self) -> Result<bool, WaitError> {
+        if self.state.borrow_and_update().end.is_none() {
+            match tokio::time::timeout(self.deadline, self.state.changed()).await {
+                Ok(Ok(())) => {}
+                // Late, or the server stops.
+                Ok(Err(_)) | Err(_) => return Err(WaitError::Busy),
+            }
+        }
+        match &self.state.borrow_and_update().end {
+            Some(end) => end.clone().map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+impl Revalidator {
+    /// Starts the first listing of `dir`, or joins the one under way.
+    pub fn list(&self, dir: Ino) -> ListingProgress {
+        let is_listed = matches!(self.index.node(dir), Ok(Some(node)) if node.listed);
+        let joined = (!is_listed).then(|| {
+            self.listings.join(&dir, MOST_LISTINGS, State::default(), |landing| {
+                let me = self.me();
+                self.tasks.spawn(async move {
+                    let how =
+                        How { store: &me.stores.foreground, recursive: false, patient: false, source: Source::Lookup };
+                    let swept = tokio::select! {
+                        swept = me.sweep(dir, how, || landing.report(|state| state.pages += 1)) => swept,
+                        () = me.stopping.cancelled() => return,
+                    };
+                    let end = me.end_first_listing(swept);
+                    landing.finish(|state| state.end = Some(end));
+                });
+            })
+        });
+        let ended = |end| watch::channel(State { pages: 0, end: Some(end) }).1;
+        let state = match joined {
+            None => ended(Ok(())),
+            Some(None) => ended(Err(WaitError::Busy)),
+            Some(Some(state)) => state,
+        };
+        ListingProgress { state, deadline: self.settings.deadline }
+    }
+
+    fn end_first_listing(&self, swept: Result<Swept, Trouble>) -> Result<(), WaitError> {
+        let swept = swept.map_err(|trouble| trouble.to_wait())?;
+        for ino in swept.outdated {
+            if let Ok(Some(node)) = self.index.node(ino) {
+                self.enqueue(&node);
+            }
+        }
+        if swept.is_gone { Err(WaitError::Gone) } else { Ok(()) }
+    }
+
+    /// The way of a listing of one level that nobody waits for.
+    pub(super) fn behind(&self, source: Source) -> How<'_> {
+        How { store: &self.stores.background, recursive: false, patient: false, source }
+    }
+
+    /// Lists `dir` and reconciles the index with it, calling `on_page` after each page that is in the index.
+    pub(super) async fn sweep(&self, dir: Ino, how: How<'_>, mut on_page: impl FnMut()) -> Result<Swept, Trouble> {
+        let Some(prefix) = self.index.key(dir)? else { return Err(Trouble::Gone) };
+        let mut request =
+            ListRequest { prefix: prefix.to_string(), delimited: !how.recursive, ..ListRequest::default() };
+        let mut swept = Swept::default();
+        let mut sweep = Sweep::new(dir, how.recursive);
+        let mut pages = 0;
+        let mut fetched = self.page(&how, &request).await?;
+        if fetched.is_empty() && prefix.ends_with('/') {
+            self.apply(prefix, Seen::Absent, fetched.at, how.source).await?;
+            return Ok(Swept { is_gone: true, ..swept });
+        }
+        loop {
+            pages += 1;
+            let Fetched { page, next, .. } = fetched;
+            swept.keys += (page.objects.len() + page.prefixes.len()) as u64;
+            let following = self.following(&how, &mut request, next);
+            let (applied, following) = tokio::join!(self.index.apply_page(sweep, page), following);
+            let (moved, page) = applied?;
+            sweep = moved;
+            swept.changed += page.created + page.replaced + page.removed;
+            swept.outdated.extend(page.outdated);
+            on_page();
+            match following? {
+                Some(next) => fetched = next,
+                None => break,
+            }
+        }
+        self.pages.insert(dir, pages);
+        Ok(swept)
+    }
+
+    /// The page after the one that named `next`.
+    async fn following(
+        &self,
+        how: &How<'_>,
+        request: &mut ListRequest,
+        next: Option<String>,
+    ) -> Result<Option<Fetched>, Trouble> {
+        let Some(next) = next else { return Ok(None) };
+        if request.continuation.as_ref() == Some(&next) {
+            let what = format!("LIST {}", request.prefix);
+            let message = "the listing goes in a circle".to_owned();
+            return Err(store::Error::Other { what, message }.into());
+        }
+        request.continuation = Some(next);
+        self.page(how, request).await.map(Some)
+    }
+
+    async fn page(&self, how: &How<'_>, request: &ListRequest) -> Result<Fetched, Trouble> {
+        let (list, at) = loop {
+            let Asked { answer, at } = self.ask(how.store.list(request)).await;
+            match answer {
+                Ok(list) => break (list, at),
+                Err(store::Error::Unavailable { .. }) if how.patient => self.outage.over().await,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let mut objects = list.objects;
+        if !request.prefix.ends_with('/') {
+            // The object that is named like a chunk is beside it, not in it.
+            objects.retain(|(key, _)| key.len() > request.prefix.len());
+        }
+        let last = list.next.is_none();
+        let page = Page { objects, prefixes: list.prefixes, sent: at.sent, answered: at.answered, last };
+        Ok(Fetched { page, next: list.next, at })
+    }
+}
+
+/// A page that is not in the index yet.
+struct Fetched {
+    page: Page,
+    next: Option<String>,
+    at: super::Stamps,
+}
+
+impl Fetched {
+    /// Whether it is the only page, and nothing is on it.
+    fn is_empty(&self) -> bool {
+        self.next.is_none() && self.page.objects.is_empty() && self.page.prefixes.is_empty()
+    }
+}

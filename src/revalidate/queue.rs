@@ -1,0 +1,217 @@
+//! What is due for a check, and in which order and company it is asked.
+//! Owns: the queue's other end. `touch` puts claims in, `work_off` takes them out, a bounded number at once.
+//! Invariant: from `touch` to the end of its check a node is claimed, so it is in the queue at most once.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Claim, Revalidator, Trouble};
+use crate::index::{IndexError, Kind, Node, Source};
+use crate::store;
+use crate::types::{Ino, Tick};
+
+/// Checks waiting: a second's worth at 16,000 new keys a second, in less than a megabyte.
+pub(super) const QUEUE: usize = 16_384;
+/// Checks at once: S3 concurrency is limited in the store; this only bounds what waits there.
+const SLOTS: usize = 64;
+/// A LIST page costs as much as 12.5 HEADs, so from 13 keys on it is cheaper.
+pub(super) const LIST_PAYS: usize = 13;
+/// How long a key that S3 refused is left alone.
+const REFUSAL: Duration = Duration::from_secs(10);
+
+/// One task's work.
+pub(super) enum Job {
+    /// A file, alone. `known_stale`: a listing has shown another version already.
+    File { claim: Claim, known_stale: bool },
+    /// A directory: its listing, and on the way what that says of these files in it.
+    Dir { claim: Claim, files: Vec<Claim> },
+    /// Many files of one directory.
+    Many { dir: Ino, files: Vec<Claim> },
+}
+
+impl Revalidator {
+    /// Notes that an answer was given from `node`, and queues a check behind it when one is due (F2).
+    /// Never blocks: one clock read, two atomics.
+    pub fn touch(&self, node: &Arc<Node>) {
+        node.freshness.serve();
+        let now = self.clock.now();
+        if self.is_due(node, now) && !self.outage.is_on_at(now) && !self.is_refused(node.ino, now) {
+            self.enqueue(node);
+        }
+    }
+
+    /// Queues a check of `node`, unless one is queued or in flight, or the queue is full.
+    pub(super) fn enqueue(&self, node: &Arc<Node>) {
+        let Some(claim) = Claim::take(node, &self.waiters) else { return };
+        if self.queue.try_send(claim).is_err() {
+            self.counters.dropped();
+        }
+    }
+
+    /// Whether S3 should be asked about `node` at `now`.
+    pub(super) fn is_due(&self, node: &Node, now: Tick) -> bool {
+        let checked = node.freshness.checked();
+        let old = checked == Tick::NEVER || now.since(checked) >= self.settings.recheck;
+        match node.kind {
+            Kind::Dir => (node.listed && old) || wants_attributes(node),
+            _ => old || wants_attributes(node),
+        }
+    }
+
+    fn is_refused(&self, ino: Ino, now: Tick) -> bool {
+        self.refused.peek(&ino).is_some_and(|until| now < until)
+    }
+
+    /// Runs checks until `stop`; what is then in flight is dropped, to be asked again after the start.
+    pub(super) async fn work_off(self: &Arc<Revalidator>, stop: &CancellationToken) {
+        let Some(mut due) = self.due.lock().take() else { return };
+        let mut jobs: VecDeque<Job> = VecDeque::new();
+        let mut running: JoinSet<Vec<Job>> = JoinSet::new();
+        loop {
+            while running.len() < SLOTS
+                && let Some(job) = jobs.pop_front()
+            {
+                running.spawn(self.clone().perform(job));
+            }
+            self.counters.in_flight.store(running.len(), Ordering::Relaxed);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(done) = running.join_next() => match done {
+                    Ok(more) => jobs.extend(more),
+                    Err(error) => tracing::error!(%error, "a check ended badly"),
+                },
+                Some(claim) = due.recv(), if jobs.is_empty() => {
+                    let claims = gather(claim, &mut due).await;
+                    jobs.extend(self.plan(claims));
+                }
+            }
+        }
+        running.shutdown().await;
+    }
+
+    /// Makes jobs of claims: a directory's listing answers for its files too where that costs no more.
+    fn plan(&self, claims: Vec<Claim>) -> Vec<Job> {
+        if self.outage.is_on() {
+            return Vec::new();
+        }
+        let mut jobs = Vec::new();
+        let mut groups: HashMap<Ino, (Option<Claim>, Vec<Claim>)> = HashMap::new();
+        for claim in claims {
+            let node = claim.node().clone();
+            match node.kind {
+                Kind::Dir => groups.entry(node.ino).or_default().0 = Some(claim),
+                _ if wants_attributes(&node) => jobs.push(Job::File { claim, known_stale: false }),
+                _ => groups.entry(node.parent).or_default().1.push(claim),
+            }
+        }
+        for (dir, (own, mut files)) in groups {
+            if let Some(claim) = own {
+                let along = if self.listing_pays(dir, files.len()) { std::mem::take(&mut files) } else { Vec::new() };
+                jobs.push(Job::Dir { claim, files: along });
+            }
+            if files.len() >= LIST_PAYS {
+                jobs.push(Job::Many { dir, files });
+            } else {
+                jobs.extend(files.into_iter().map(|claim| Job::File { claim, known_stale: false }));
+            }
+        }
+        jobs
+    }
+
+    /// Whether `count` files may wait for a listing of `dir` that happens anyway: it is short, or cheaper.
+    fn listing_pays(&self, dir: Ino, count: usize) -> bool {
+        self.pages.get(&dir).is_some_and(|pages| pages <= 1 || pages * 25 <= count as u64 * 2)
+    }
+
+    async fn perform(self: Arc<Revalidator>, job: Job) -> Vec<Job> {
+        match job {
+            Job::File { claim, known_stale } => {
+                if known_stale || self.is_still_due(&claim) {
+                    let ino = claim.node().ino;
+                    if let Err(trouble) = self.check_file(ino, Source::Check).await {
+                        self.note(ino, &trouble);
+                    }
+                }
+                Vec::new()
+            }
+            Job::Dir { claim, files } => self.check_dir_and(claim, files).await,
+            Job::Many { dir, files } => {
+                let files = files.into_iter().filter(|claim| self.is_still_due(claim)).collect();
+                self.check_many(dir, files).await.unwrap_or_else(|trouble| {
+                    self.note(dir, &trouble);
+                    Vec::new()
+                })
+            }
+        }
+    }
+
+    /// A directory's check, and what it leaves to be asked alone.
+    async fn check_dir_and(&self, claim: Claim, files: Vec<Claim>) -> Vec<Job> {
+        let dir = claim.node().ino;
+        let outdated = match self.is_still_due(&claim) {
+            true => self.check_dir(dir, Source::Check).await,
+            false => Ok(Vec::new()),
+        };
+        let outdated = match outdated {
+            Ok(outdated) => outdated.into_iter().filter_map(|ino| self.claim(ino)),
+            Err(trouble) => {
+                self.note(dir, &trouble);
+                return Vec::new();
+            }
+        };
+        // What the listing settled is not due any more; what it left alone is.
+        let (left, settled): (Vec<_>, Vec<_>) = files.into_iter().partition(|claim| self.is_still_due(claim));
+        settled.iter().for_each(|_| self.counters.unchanged());
+        left.into_iter().chain(outdated).map(|claim| Job::File { claim, known_stale: true }).collect()
+    }
+
+    /// The right to check `ino`, if it is there and nobody has it.
+    pub(super) fn claim(&self, ino: Ino) -> Option<Claim> {
+        self.index.node(ino).ok().flatten().and_then(|node| Claim::take(&node, &self.waiters))
+    }
+
+    /// Whether the node as it is now is due: a listing may have answered for it while it was queued.
+    fn is_still_due(&self, claim: &Claim) -> bool {
+        let now = self.clock.now();
+        matches!(self.index.node(claim.node().ino), Ok(Some(node)) if self.is_due(&node, now))
+    }
+
+    /// Logs why a check came to nothing, and leaves a key alone that S3 refuses to tell about.
+    pub(super) fn note(&self, ino: Ino, trouble: &Trouble) {
+        match trouble {
+            // `ask` has noted it for all keys.
+            Trouble::Store(store::Error::Unavailable { .. }) => tracing::debug!(%ino, %trouble, "check failed"),
+            Trouble::Index(IndexError::Closed) | Trouble::Gone => {}
+            Trouble::Copy { source, .. } if source.is_unavailable() => self.outage.failed(trouble),
+            _ => {
+                let now = self.clock.now();
+                self.refused.insert(ino, Tick(now.0 + REFUSAL.as_millis() as u64));
+                tracing::warn!(%ino, %trouble, "check failed");
+            }
+        }
+    }
+}
+
+/// Whether only a HEAD or a GET can tell what is missing of `node`.
+fn wants_attributes(node: &Node) -> bool {
+    node.remote.is_some() && !node.attributes_known
+}
+
+/// Takes all that is queued now, after letting the touches of the same moment arrive.
+async fn gather(first: Claim, due: &mut mpsc::Receiver<Claim>) -> Vec<Claim> {
+    tokio::task::yield_now().await;
+    let mut claims = vec![first];
+    while claims.len() < QUEUE
+        && let Ok(claim) = due.try_recv()
+    {
+        claims.push(claim);
+    }
+    claims
+}

@@ -1,0 +1,134 @@
+//! What the operating systems do differently: sending with "more follows", files to sockets, and reading a
+//! file only as far as it is in memory already. The portable halves are the meaning, Linux is the fast way.
+//! Invariant: nothing here waits for a disk but `read_blocking`, where the OS can tell.
+
+use std::fs::File;
+use std::io;
+
+use bytes::Bytes;
+
+use super::FileRange;
+
+pub(super) use os::{is_resident, read_resident, send, send_file};
+
+/// Reads a whole range, waiting for the disk: for the blocking pool.
+/// # Errors
+/// `UnexpectedEof`: the file is shorter than was promised.
+pub(super) fn read_blocking(range: &FileRange) -> io::Result<Bytes> {
+    let mut bytes = vec![0; range.len as usize];
+    read_exact_at(&range.file, &mut bytes, range.offset)?;
+    Ok(bytes.into())
+}
+
+fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match read_at(file, buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                buf = &mut buf[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buf, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buf, offset)
+}
+
+#[cfg(target_os = "linux")]
+mod os {
+    use std::io::{self, IoSliceMut};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    use rustix::net::SendFlags;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Set once a kernel or file system without RWF_NOWAIT was met: then what is in memory cannot be told, and
+    /// everything is taken to be.
+    static CANNOT_TELL: AtomicBool = AtomicBool::new(false);
+    /// The smallest page of any architecture; probing too finely is harmless.
+    const PAGE: u64 = 4096;
+
+    /// Sends from `buf`. `more`: do not push the last partial segment out, more follows at once.
+    pub(in super::super) fn send(stream: &TcpStream, buf: &[u8], more: bool) -> io::Result<usize> {
+        let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+        Ok(rustix::net::send(stream, buf, flags)?)
+    }
+
+    /// Sends from the front of `range` and shortens it. Zero: the file ends before the range does.
+    pub(in super::super) fn send_file(stream: &TcpStream, range: &mut FileRange) -> io::Result<usize> {
+        let n = rustix::fs::sendfile(stream, &*range.file, Some(&mut range.offset), range.len as usize)?;
+        range.len -= u32::try_from(n).expect("no more than was asked for");
+        Ok(n)
+    }
+
+    /// Fills `buf` without waiting for a disk; false when not all of it is in memory (or in the file).
+    pub(in super::super) fn read_resident(file: &File, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        if CANNOT_TELL.load(Ordering::Relaxed) {
+            return read_exact_at(file, buf, offset).map(|()| true);
+        }
+        let len = buf.len();
+        match preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+            Ok(n) => Ok(n == len),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                CANNOT_TELL.store(true, Ordering::Relaxed);
+                read_exact_at(file, buf, offset).map(|()| true)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Whether `send_file` will hardly wait for a disk. Its first and last page are tried: an object comes into
+    /// memory, and is dropped, in whole runs, so a hole between two resident ends is rare, and then costs
+    /// one wait and no wrong byte.
+    pub(in super::super) fn is_resident(range: &FileRange) -> bool {
+        let last = range.offset + u64::from(range.len.max(1)) - 1;
+        let mut probe = [0];
+        let mut try_at = |at| matches!(read_resident(&range.file, &mut probe, at), Ok(true));
+        try_at(range.offset) && (last / PAGE == range.offset / PAGE || try_at(last))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod os {
+    use std::io;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Sends from `buf`; `more` has no counterpart here.
+    pub(in super::super) fn send(stream: &TcpStream, buf: &[u8], _more: bool) -> io::Result<usize> {
+        use std::io::Write;
+        socket2::SockRef::from(stream).write(buf)
+    }
+
+    /// Never called: no range is resident.
+    pub(in super::super) fn send_file(_stream: &TcpStream, _range: &mut FileRange) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Fills `buf`; what is in memory cannot be told, and a small read of a local disk is short.
+    pub(in super::super) fn read_resident(file: &File, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+        read_exact_at(file, buf, offset).map(|()| true)
+    }
+
+    /// Large ranges are always read on the blocking pool.
+    pub(in super::super) fn is_resident(_range: &FileRange) -> bool {
+        false
+    }
+}

@@ -1,0 +1,199 @@
+//! A whole server: builds the rooms in order, owns their tasks, and stops them in the order that loses
+//! nothing: no new calls, calls in flight end, checks and fetches end, bytes are synced, the index closes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin;
+use crate::config::{Config, StaleLimit};
+use crate::content::{CacheDir, Content};
+use crate::fs::{Fs, HandleKey};
+use crate::index::{Index, IndexOptions};
+use crate::nfs::{Mount3, Nfs3, Portmap2};
+use crate::revalidate::{Revalidator, Settings};
+use crate::rpc;
+use crate::store;
+use crate::types::Clock;
+
+/// 256 Ki inodes of some 300 bytes: what a busy tree touches, at a fifth of the memory of a million objects.
+const CACHED_INODES: usize = 256 << 10;
+/// As many names as inodes.
+const CACHED_NAMES: usize = CACHED_INODES;
+/// 64 MiB of redb pages: the inner pages of an index of a million objects, and then some.
+const PAGE_CACHE_BYTES: usize = 64 << 20;
+
+/// A running server.
+pub struct Server {
+    nfs_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    fs: Fs,
+    index: Arc<Index>,
+    revalidator: Arc<Revalidator>,
+    shutdown_timeout: Duration,
+    /// Stops accepting calls; those in flight end.
+    stop_calls: CancellationToken,
+    /// Stops what runs behind the answers.
+    stop_background: CancellationToken,
+    calls: Vec<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
+    /// Held to the end: one server a directory.
+    _dir: CacheDir,
+}
+
+impl Server {
+    /// Starts a server; it answers when this returns.
+    /// # Errors
+    /// One line that says what is wrong and what to do: the cache directory is in use or newer, the
+    /// address is taken, or S3 refuses (an S3 that is merely unreachable is a warning, F8).
+    pub async fn start(config: Config) -> anyhow::Result<Server> {
+        Server::start_with(config, Clock::system()).await
+    }
+
+    /// Starts a server with a clock of the caller's; for tests.
+    /// # Errors
+    /// See `start`.
+    pub async fn start_with(config: Config, clock: Clock) -> anyhow::Result<Server> {
+        let dir = CacheDir::open(&config.cache)?;
+        let listener = rpc::bind(config.listen)
+            .with_context(|| format!("cannot listen on {}: give another --listen", config.listen))?;
+        let nfs_addr = listener.local_addr()?;
+
+        let counters = Arc::new(store::Counters::default());
+        let connected = store::connect(&config.s3, counters.clone()).await?;
+        if let Some(warning) = connected.warning {
+            warn!("{warning}; serving what is here");
+        }
+
+        let options = IndexOptions {
+            cached_inodes: CACHED_INODES,
+            cached_names: CACHED_NAMES,
+            page_cache_bytes: PAGE_CACHE_BYTES,
+        };
+        let index = Arc::new(Index::open(&dir.index(), options, config.defaults, clock.clone())?);
+        let content = Content::open(dir.path(), index.clone(), config.cache_limit, clock.clone())
+            .with_context(|| format!("cannot use {}", dir.path().display()))?;
+        let revalidator =
+            Revalidator::new(index.clone(), content.clone(), connected.stores, settings(&config), clock.clone());
+
+        let identity = dir.identity();
+        let (fsid, _) = identity.uuid.split_first_chunk::<8>().expect("a uuid has 16 bytes");
+        let handles = HandleKey::new(identity.handle_key, u64::from_be_bytes(*fsid));
+        let fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles);
+
+        let stats = Arc::new(rpc::Stats::default());
+        let config = Arc::new(config);
+        let state = admin::State {
+            index: index.clone(),
+            content: content.clone(),
+            revalidator: revalidator.clone(),
+            config: config.clone(),
+            requests: counters,
+            calls: stats.clone(),
+            started: clock.now(),
+            clock,
+        };
+
+        let (stop_calls, stop_background) = (CancellationToken::new(), CancellationToken::new());
+        let mut background = vec![
+            tokio::spawn(content.run(stop_background.clone())),
+            tokio::spawn(revalidator.clone().run(stop_background.clone())),
+        ];
+        if !config.lazy {
+            background.push(tokio::spawn(revalidator.clone().mirror_bucket(stop_background.clone())));
+        }
+        let admin = admin::serve(state, stop_calls.clone()).await?;
+        let admin_addr = admin.addr();
+        let mut calls = admin.into_tasks();
+        let programs = programs(&fs, &config, nfs_addr);
+        calls.push(tokio::spawn(rpc::serve(listener, programs, limits(&config), stats, stop_calls.clone())));
+
+        info!(bucket = %config.s3.bucket, prefix = %config.s3.prefix, cache = %dir.path().display(), "serving");
+        Ok(Server {
+            nfs_addr,
+            admin_addr,
+            fs,
+            index,
+            revalidator,
+            shutdown_timeout: config.shutdown_timeout,
+            stop_calls,
+            stop_background,
+            calls,
+            background,
+            _dir: dir,
+        })
+    }
+
+    /// Where NFS, MOUNT and portmap answer.
+    pub fn nfs_addr(&self) -> SocketAddr {
+        self.nfs_addr
+    }
+
+    /// The line that `serve` prints when it can answer.
+    pub fn ready_line(&self) -> String {
+        let admin = self.admin_addr.map_or_else(|| "off".to_owned(), |addr| addr.to_string());
+        format!("ready nfs={} export=/ admin={admin}", self.nfs_addr)
+    }
+
+    /// The file system, for whoever wants to serve it through a listener of their own.
+    pub fn fs(&self) -> &Fs {
+        &self.fs
+    }
+
+    /// What asks S3.
+    pub fn revalidator(&self) -> &Arc<Revalidator> {
+        &self.revalidator
+    }
+
+    /// Stops: calls in flight end first, then what runs behind them, within the shutdown timeout in all.
+    pub async fn stop(self) {
+        let all = async {
+            self.stop_calls.cancel();
+            join(self.calls).await;
+            self.stop_background.cancel();
+            join(self.background).await;
+            self.index.close().await;
+        };
+        if tokio::time::timeout(self.shutdown_timeout, all).await.is_err() {
+            warn!(timeout = ?self.shutdown_timeout, "not all work ended in time; nothing committed is lost");
+        }
+    }
+}
+
+async fn join(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        if let Err(error) = task.await {
+            warn!(%error, "a task of the server failed");
+        }
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        recheck: config.recheck,
+        deadline: config.deadline,
+        stale_wait: match config.stale_limit {
+            StaleLimit::Any => None,
+            StaleLimit::One(wait) => Some(wait),
+        },
+        small_object: config.small_object,
+    }
+}
+
+fn limits(config: &Config) -> rpc::Limits {
+    rpc::Limits { max_connections: config.max_connections, ..rpc::Limits::default() }
+}
+
+fn programs(fs: &Fs, config: &Config, listen: SocketAddr) -> Vec<Arc<dyn rpc::Program>> {
+    let fs = Arc::new(fs.clone());
+    vec![
+        Arc::new(Nfs3::new(fs.clone())),
+        Arc::new(Mount3::new(fs, config.export.clone())),
+        Arc::new(Portmap2::new(listen.port())),
+    ]
+}

@@ -1,0 +1,144 @@
+//! The one table from what the SDK says of a failed request to `store::Error`.
+//! Invariant: only what another try may cure becomes `Unavailable`; no secret gets into a message.
+
+use std::error::Error as StdError;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use super::Error;
+use crate::types::Key;
+
+/// Header by which S3 tells the region of a bucket to those who asked elsewhere.
+pub(super) const BUCKET_REGION: &str = "x-amz-bucket-region";
+
+/// What was asked, to put an error into words.
+pub(super) struct Asked<'a> {
+    pub(super) operation: &'static str,
+    pub(super) bucket: &'a str,
+    /// The key, relative to the export; `None` for a listing.
+    pub(super) key: Option<&'a Key>,
+}
+
+/// The facts of a failed request.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// HTTP status; 0 when nobody answered.
+    pub(super) status: u16,
+    /// Error code of S3; empty when it gave none, as after a HEAD.
+    pub(super) code: String,
+    /// What S3 or the network said.
+    pub(super) message: String,
+    /// Region of the bucket, when S3 told it.
+    pub(super) region: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn new<E>(error: &SdkError<E, HttpResponse>) -> Failure
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        let response = error.raw_response();
+        let code = error.code().unwrap_or_default().to_owned();
+        let message = match error {
+            SdkError::ServiceError(service) => match service.err().message() {
+                Some(message) => format!("{code}: {message}"),
+                None => code.clone(),
+            },
+            other => root_cause(other),
+        };
+        Failure {
+            status: match error {
+                // An answer that could not be read is no answer.
+                SdkError::ServiceError(_) => response.map_or(0, |r| r.status().as_u16()),
+                SdkError::ConstructionFailure(_) => 400,
+                _ => 0,
+            },
+            region: response.and_then(|r| r.headers().get(BUCKET_REGION)).map(str::to_owned),
+            code,
+            message,
+        }
+    }
+
+    /// The table.
+    pub(super) fn into_error(self, asked: &Asked<'_>) -> Error {
+        let what = match asked.key {
+            Some(key) => format!("{} {key}", asked.operation),
+            None => format!("{} {}", asked.operation, asked.bucket),
+        };
+        let message = self.words();
+        match (self.status, self.code.as_str(), asked.key) {
+            (404, "NoSuchBucket", _) => Error::NoSuchBucket { bucket: asked.bucket.to_owned() },
+            (404, _, Some(key)) => Error::NotFound { key: key.clone() },
+            (412, _, Some(key)) => Error::PreconditionFailed { key: key.clone() },
+            (_, "ExpiredToken" | "ExpiredTokenException" | "InvalidToken", _) => Error::Denied { what, message },
+            (401 | 403, _, _) => Error::Denied { what, message },
+            (0 | 408 | 429 | 500..=599, _, _) | (_, "RequestTimeout" | "SlowDown", _) => {
+                Error::Unavailable { what, message }
+            }
+            _ => Error::Other { what, message },
+        }
+    }
+
+    /// One line for a person.
+    fn words(&self) -> String {
+        match (&self.region, self.message.is_empty()) {
+            (Some(region), _) if self.is_elsewhere() => {
+                format!("the bucket is in region {region}: use --region {region}")
+            }
+            (_, true) => format!("HTTP status {}", self.status),
+            _ => self.message.clone(),
+        }
+    }
+
+    /// Whether the bucket is in another region than the one asked.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self.status, 301 | 302 | 307 | 400) && self.region.is_some()
+    }
+}
+
+/// The innermost cause, which says "connection refused" where the outermost says "dispatch failure".
+fn root_cause(error: &(dyn StdError + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn map(status: u16, code: &str, key: Option<&Key>) -> Error {
+        let failure = Failure { status, code: code.into(), message: String::new(), region: None };
+        failure.into_error(&Asked { operation: "GET", bucket: "b", key })
+    }
+
+    #[test]
+    fn every_status_has_its_place_in_the_table() {
+        let key = Key::new("k").unwrap();
+        let some = Some(&key);
+        assert!(matches!(map(404, "NoSuchKey", some), Error::NotFound { .. }));
+        assert!(matches!(map(404, "", some), Error::NotFound { .. }));
+        assert!(matches!(map(404, "NoSuchBucket", some), Error::NoSuchBucket { .. }));
+        assert!(matches!(map(412, "PreconditionFailed", some), Error::PreconditionFailed { .. }));
+        assert!(matches!(map(403, "AccessDenied", None), Error::Denied { .. }));
+        assert!(matches!(map(400, "ExpiredToken", some), Error::Denied { .. }));
+        for status in [0, 429, 500, 503] {
+            assert!(matches!(map(status, "", some), Error::Unavailable { .. }), "{status}");
+        }
+        assert!(matches!(map(400, "RequestTimeout", some), Error::Unavailable { .. }));
+        assert!(matches!(map(416, "InvalidRange", some), Error::Other { .. }));
+        assert!(matches!(map(404, "NoSuchUpload", None), Error::Other { .. }));
+    }
+
+    #[test]
+    fn a_redirect_says_which_region_to_use() {
+        let failure =
+            Failure { status: 301, code: String::new(), message: String::new(), region: Some("eu-west-1".into()) };
+        let error = failure.into_error(&Asked { operation: "LIST", bucket: "b", key: None });
+        assert_eq!(error.to_string(), "LIST b: the bucket is in region eu-west-1: use --region eu-west-1");
+    }
+}
