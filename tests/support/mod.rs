@@ -75,14 +75,27 @@ impl World {
         let endpoint = self.s3.endpoint();
         let cache = self.cache.path().to_str().unwrap();
         let mut args = vec!["serve", "s3://bucket", "--cache", cache, "--endpoint-url", &endpoint];
-        args.extend(["--listen", "127.0.0.1:0", "--admin", "off", "--no-sign-request", "--region", "us-east-1", "--recheck", "1s"]);
+        args.extend([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "off",
+            "--no-sign-request",
+            "--region",
+            "us-east-1",
+            "--recheck",
+            "1s",
+        ]);
         args.extend(["--uid", "0", "--gid", "0"]);
         args.extend(self.flags.iter().map(String::as_str));
         Config::try_from(ServeOnly::parse_from(args).args).unwrap()
     }
 
     pub async fn start(&mut self) {
-        let around = Surroundings { clock: self.clock.clone(), connecting: Connecting { credentials: None, timing: impatient() } };
+        let around = Surroundings {
+            clock: self.clock.clone(),
+            connecting: Connecting { credentials: None, timing: impatient() },
+        };
         self.server = Some(Server::start_in(self.config(), around).await.unwrap());
     }
 
