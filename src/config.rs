@@ -29,7 +29,7 @@ pub const SMALL_OBJECT_BYTES: u64 = 1 << 20;
 /// 64 MiB: such a body is held in memory, as often as `--s3-concurrency` says.
 pub const MAX_SMALL_OBJECT_BYTES: u64 = 64 << 20;
 /// 64 requests at once: enough to fill 10 Gbit/s from S3 at 30 ms, far below the 5,500/s of a prefix.
-pub const S3_CONCURRENCY: NonZeroU32 = NonZeroU32::new(64).expect("64 is not zero");
+pub const S3_CONCURRENCY: u32 = 64;
 /// 512: half of the usual limit of 1,024 open files; the other half is for the files of the cache.
 pub const MAX_CONNECTIONS: usize = 512;
 /// 8 s: below the 10 s after which `docker stop` kills.

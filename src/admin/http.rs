@@ -32,7 +32,7 @@ const MAX_CONNECTIONS: usize = 32;
 /// A request has a line and a few headers; a path of 1,024 bytes has 3,072 in it.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// A peer that takes longer to say what it wants, wants nothing.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// A page is made in milliseconds; a peer that takes longer to read it is gone.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After accept(2) fails (no more file descriptors), before the next attempt.

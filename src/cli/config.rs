@@ -212,7 +212,7 @@ mod tests {
             (config::SMALL_OBJECT_BYTES, config::SHUTDOWN_TIMEOUT)
         );
         assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (config::FILE_MODE, config::DIR_MODE));
-        assert_eq!((config.s3.concurrency, config.s3.rate), (config::S3_CONCURRENCY, None));
+        assert_eq!((config.s3.concurrency.get(), config.s3.rate), (config::S3_CONCURRENCY, None));
         assert!(!config.lazy && !config.read_only && !config.s3.anonymous && config.export.is_none());
     }
 

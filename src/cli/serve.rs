@@ -117,8 +117,7 @@ pub struct ServeArgs {
     pub request_payer: bool,
 
     /// Most requests to S3 at once
-    #[arg(long, env = "FASTS3_S3_CONCURRENCY", value_name = "N", default_value_t = config::S3_CONCURRENCY,
-          help_heading = "S3")]
+    #[arg(long, env = "FASTS3_S3_CONCURRENCY", value_name = "N", default_value = "64", help_heading = "S3")]
     pub s3_concurrency: NonZeroU32,
 
     /// Most requests to S3 a second [default: as many as S3 takes]
