@@ -157,7 +157,7 @@ impl Content {
 
     /// Opens a file and checks it against its row.
     fn load(&self, id: ObjectId) -> Result<Arc<Object>, NotOpened> {
-        if let Some(object) = self.ledger.live(id) {
+        if let Some(object) = self.ledger.live(id).filter(|object| !object.is_discarded()) {
             return Ok(object);
         }
         let row = self.index.presence(id).map_err(|e| NotOpened::Io(io::Error::other(e)))?;

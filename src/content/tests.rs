@@ -1,5 +1,6 @@
 //! The cache against a real index and a real directory.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
