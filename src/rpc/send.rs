@@ -84,7 +84,7 @@ mod os {
         match preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
             Ok(n) => Ok(n == len),
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                 CANNOT_TELL.store(true, Ordering::Relaxed);
                 read_exact_at(file, buf, offset).map(|()| true)
             }
