@@ -2,7 +2,7 @@
 //! of the server takes its part of it.
 //! Invariant: a `Config` that exists is legal. Every default is a constant here with its reason beside it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,14 +10,34 @@ use std::time::Duration;
 use crate::content::CacheLimit;
 use crate::index::Defaults;
 
+/// Loopback only, because NFS trusts whoever connects; 2049 is the port a mount asks for by default.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2049);
+/// Loopback only, beside the usual range of exporters (9100 and up).
+pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9049);
+/// 10%: file systems slow down when they are fuller, and the rest of the machine wants to live.
+pub const FREE_SHARE: f64 = 0.1;
+/// 1 MiB: below, a cache could not hold what one READ asks for.
+pub const MIN_CACHE_BYTES: u64 = 1 << 20;
 /// 1 s: what an NFS client caches attributes for at its shortest (`actimeo=1`), so asking more often shows nobody anything.
 pub const RECHECK: Duration = Duration::from_secs(1);
 /// 10 s: Linux and macOS retry a JUKEBOX after some seconds, and give up on a silent server after 60 s or more.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// 2 s: S3 answers a check in 0.2 s and sends some MiB in a second; who must wait longer is better served stale.
+pub const STALE_WAIT: Duration = Duration::from_secs(2);
 /// 1 MiB: one conditional GET brings check and body in a round trip while the body costs no more than the round trip.
 pub const SMALL_OBJECT_BYTES: u64 = 1 << 20;
+/// 64 MiB: such a body is held in memory, as often as `--s3-concurrency` says.
+pub const MAX_SMALL_OBJECT_BYTES: u64 = 64 << 20;
 /// 64 requests at once: enough to fill 10 Gbit/s from S3 at 30 ms, far below the 5,500/s of a prefix.
 pub const S3_CONCURRENCY: u32 = 64;
+/// 512: half of the usual limit of 1,024 open files; the other half is for the files of the cache.
+pub const MAX_CONNECTIONS: usize = 512;
+/// 8 s: below the 10 s after which `docker stop` kills.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
+/// Readable for everybody, as a web server under another user needs it.
+pub const FILE_MODE: u32 = 0o644;
+/// Searchable for everybody, likewise.
+pub const DIR_MODE: u32 = 0o755;
 
 /// Where the bucket is and how to reach it.
 #[derive(Clone, Debug)]
@@ -74,6 +94,8 @@ pub struct Config {
     pub recheck: Duration,
     /// `--deadline`.
     pub deadline: Duration,
+    /// `--small-object`, in bytes.
+    pub small_object: u64,
     /// `--stale-limit`, `--stale-wait`.
     pub stale_limit: StaleLimit,
     /// `--uid --gid --file-mode --dir-mode`.

@@ -9,6 +9,8 @@
 //!              revalidate/ -> store/ -> S3
 //! ```
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod content;
 pub mod fs;
@@ -18,5 +20,6 @@ pub mod positioned;
 pub mod revalidate;
 pub mod rpc;
 pub mod s3server;
+pub mod server;
 pub mod store;
 pub mod types;

@@ -15,7 +15,9 @@ use crate::config::{Config, StaleLimit};
 use crate::content::{CacheDir, Content};
 use crate::fs::{Fs, HandleKey};
 use crate::index::{Index, IndexOptions};
-use crate::nfs::{Mount3, Nfs3, Portmap2};
+use crate::nfs::Nfs3;
+use crate::nfs::mount::Mount3;
+use crate::nfs::portmap::Portmap2;
 use crate::revalidate::{Revalidator, Settings};
 use crate::rpc;
 use crate::store;
@@ -27,6 +29,20 @@ const CACHED_INODES: usize = 256 << 10;
 const CACHED_NAMES: usize = CACHED_INODES;
 /// 64 MiB of redb pages: the inner pages of an index of a million objects, and then some.
 const PAGE_CACHE_BYTES: usize = 64 << 20;
+
+/// What a server finds around it, where the demo and the tests bring their own.
+pub struct Surroundings {
+    /// Source of time.
+    pub clock: Clock,
+    /// Credentials, and the bounds on what S3 may take.
+    pub connecting: store::Connecting,
+}
+
+impl Default for Surroundings {
+    fn default() -> Surroundings {
+        Surroundings { clock: Clock::system(), connecting: store::Connecting::default() }
+    }
+}
 
 /// A running server.
 pub struct Server {
@@ -52,20 +68,21 @@ impl Server {
     /// One line that says what is wrong and what to do: the cache directory is in use or newer, the
     /// address is taken, or S3 refuses (an S3 that is merely unreachable is a warning, F8).
     pub async fn start(config: Config) -> anyhow::Result<Server> {
-        Server::start_with(config, Clock::system()).await
+        Server::start_in(config, Surroundings::default()).await
     }
 
-    /// Starts a server with a clock of the caller's; for tests.
+    /// Starts a server with a clock and credentials of the caller's.
     /// # Errors
     /// See `start`.
-    pub async fn start_with(config: Config, clock: Clock) -> anyhow::Result<Server> {
+    pub async fn start_in(config: Config, around: Surroundings) -> anyhow::Result<Server> {
+        let Surroundings { clock, connecting } = around;
         let dir = CacheDir::open(&config.cache)?;
         let listener = rpc::bind(config.listen)
             .with_context(|| format!("cannot listen on {}: give another --listen", config.listen))?;
         let nfs_addr = listener.local_addr()?;
 
         let counters = Arc::new(store::Counters::default());
-        let connected = store::connect(&config.s3, counters.clone()).await?;
+        let connected = store::connect_with(&config.s3, counters.clone(), connecting).await?;
         if let Some(warning) = connected.warning {
             warn!("{warning}; serving what is here");
         }
@@ -105,7 +122,7 @@ impl Server {
             tokio::spawn(revalidator.clone().run(stop_background.clone())),
         ];
         if !config.lazy {
-            background.push(tokio::spawn(revalidator.clone().mirror_bucket(stop_background.clone())));
+            background.push(tokio::spawn(revalidator.clone().mirror(stop_background.clone())));
         }
         let admin = admin::serve(state, stop_calls.clone()).await?;
         let admin_addr = admin.addr();
@@ -189,11 +206,12 @@ fn limits(config: &Config) -> rpc::Limits {
     rpc::Limits { max_connections: config.max_connections, ..rpc::Limits::default() }
 }
 
-fn programs(fs: &Fs, config: &Config, listen: SocketAddr) -> Vec<Arc<dyn rpc::Program>> {
+fn programs(fs: &Fs, config: &Config, listen: SocketAddr) -> rpc::Programs {
     let fs = Arc::new(fs.clone());
-    vec![
+    let programs: [Arc<dyn rpc::Program>; 3] = [
         Arc::new(Nfs3::new(fs.clone())),
         Arc::new(Mount3::new(fs, config.export.clone())),
         Arc::new(Portmap2::new(listen.port())),
-    ]
+    ];
+    rpc::Programs::new(programs)
 }

@@ -1,8 +1,8 @@
 //! `fasts3 demo`: the whole story on one screen, without an account and without root.
 //! Owns: an S3 server in this process that takes its time to answer, a sample bucket, our server over it with
 //! a cold cache, and the NFS client that walks it. Everything is gone when it ends.
-//! Invariant: every figure on the screen was measured in this run, "S3 alone" with the same requests that a program without fasts3
-//! would have to make.
+//! Invariant: every figure on the screen was measured in this run, those of "S3 alone" with the requests that a
+//! program without fasts3 would have to make.
 
 mod alone;
 mod sample;
@@ -10,21 +10,27 @@ mod screen;
 mod walker;
 
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Parser};
 
 use self::alone::Alone;
 use self::sample::{FILM, FILM_BYTES, Keys, MANY, PAGE};
 use self::screen::{Row, Screen};
 use self::walker::Walker;
-use super::ServeArgs;
-use crate::config::{Config, RECHECK};
-use crate::s3server::{Options, S3Server};
+use super::serve::ServeArgs;
+use super::{Cli, Command};
+use crate::config::Config;
+use crate::s3server::{Options, REGION, S3Server};
 use crate::server::Server;
 
 /// Of every answer of S3: what a bucket in the next region takes.
 const S3_LATENCY: Duration = Duration::from_millis(100);
+/// `--recheck` of the demo's server.
+const RECHECK: Duration = Duration::from_secs(1);
 const BUCKET: &str = "demo";
 const FIRST_BYTES: u64 = 1 << 20;
 /// A warm answer is measured so often; the median counts.
@@ -37,17 +43,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Needs no AWS account and no root. Serves a sample bucket, reads it with an NFS client, changes it in S3, takes S3
 /// down, and prints how long everything took beside what S3 alone takes. Then it stays up, so that you can
 /// mount it and play with it, until Ctrl-C.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Exit after the table instead of staying up
-    #[arg(long)]
+    /// Exit after the table instead of staying up to be mounted
+    #[arg(long, env = "FASTS3_ONCE", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
     pub once: bool,
 }
 
 /// Runs the demo.
 /// # Errors
 /// The server cannot start, or it does not do what the table is about to claim.
-pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let options = Options { anonymous: true, buckets: vec![BUCKET.to_owned()], ..Options::default() };
     let s3 = S3Server::start(options).context("the S3 server of the demo cannot start")?;
     let keys = sample::fill(&s3.bucket(BUCKET));
@@ -67,15 +73,18 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 /// What `fasts3 serve --lazy` would run with: without the mirror a first read is really the first.
-fn config(s3: &S3Server, cache: &std::path::Path) -> anyhow::Result<Config> {
-    let (bucket, endpoint) = (format!("s3://{BUCKET}"), s3.endpoint());
+fn config(s3: &S3Server, cache: &Path) -> anyhow::Result<Config> {
     let cache = cache.to_str().context("the path of the temporary directory is not UTF-8")?;
-    let flags = ["--lazy", "--no-sign-request", "--region", crate::s3server::REGION, "--admin", "off"];
     // Windows has no port option: its client finds the server on the portmapper's port.
     let listen = if cfg!(windows) { "127.0.0.1:111" } else { "127.0.0.1:0" };
-    let args =
-        ["serve", &bucket, "--cache", cache, "--endpoint-url", &endpoint, "--listen", listen, "--export", BUCKET];
-    Ok(Config::try_from(ServeArgs::parse_from_iter(args.into_iter().chain(flags)))?)
+    let line = format!(
+        "fasts3 serve s3://{BUCKET} --lazy --no-sign-request --export {BUCKET} --admin off --recheck {RECHECK:?}"
+    );
+    let values = ["--region", REGION, "--endpoint-url", &s3.endpoint(), "--listen", listen, "--cache", cache];
+    let cli = Cli::try_parse_from(line.split(' ').chain(values))?;
+    let Command::Serve(args) = cli.command else { bail!("{line:?} is not `serve`") };
+    // whatever the environment says of the user's own bucket
+    Ok(Config::try_from(ServeArgs { profile: None, request_payer: false, stale_wait: None, ..*args })?)
 }
 
 /// The steps, and what they work with.

@@ -57,28 +57,25 @@ pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()>
     return Err(io::ErrorKind::Unsupported.into());
 }
 
-/// Reads at `offset`, as much as there is, at most what `into` holds.
-pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+/// Fills `buf` from `file` at `offset` (bytes), without relying on a shared position. Blocks on the disk.
+/// # Errors
+/// `UnexpectedEof` when the file ends before.
+pub fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
-    use std::os::unix::fs::FileExt;
+    return std::os::unix::fs::FileExt::read_exact_at(file, buf, offset);
     #[cfg(windows)]
-    use std::os::windows::fs::FileExt;
-    let mut done = 0;
-    while done < into.len() {
-        #[cfg(unix)]
-        let read = file.read_at(&mut into[done..], offset + done as u64);
-        #[cfg(windows)]
-        let read = file.seek_read(&mut into[done..], offset + done as u64);
-        #[cfg(not(any(unix, windows)))]
-        let read: io::Result<usize> = Err(io::ErrorKind::Unsupported.into());
-        match read {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+    {
+        let mut done = 0;
+        while done < buf.len() {
+            match std::os::windows::fs::FileExt::seek_read(file, &mut buf[done..], offset + done as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => done += n,
+            }
         }
+        Ok(())
     }
-    Ok(done)
+    #[cfg(not(any(unix, windows)))]
+    return Err(io::ErrorKind::Unsupported.into());
 }
 
 /// Raises the soft limit on open files to the hard one; tells how many this process may have.
@@ -117,10 +114,11 @@ mod tests {
     fn writes_beyond_the_end_leave_a_hole_of_zeros() {
         let file = tempfile::tempfile().unwrap();
         write_at(&file, b"end", 1000).unwrap();
-        let mut all = vec![1; 2000];
-        assert_eq!(read_at(&file, &mut all, 0).unwrap(), 1003);
+        let mut all = vec![1; 1003];
+        read_exact_at(&file, &mut all, 0).unwrap();
         assert!(all[..1000].iter().all(|b| *b == 0));
-        assert_eq!(&all[1000..1003], b"end");
+        assert_eq!(&all[1000..], b"end");
+        assert_eq!(read_exact_at(&file, &mut all, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Content {
     }
 
     /// Takes every row of the index into the table, so that usage and order of eviction are known.
-    async fn load_rows(self: &Arc<Content>) -> io::Result<()> {
+    pub(super) async fn load_rows(self: &Arc<Content>) -> io::Result<()> {
         let mut after = None;
         loop {
             let content = self.clone();
@@ -84,7 +84,7 @@ impl Content {
     }
 
     /// Unlinks the files that neither the table nor the index knows.
-    async fn sweep_orphans(self: &Arc<Content>) -> io::Result<()> {
+    pub(super) async fn sweep_orphans(self: &Arc<Content>) -> io::Result<()> {
         let mut removed = 0;
         for low in 0..=u8::MAX {
             let content = self.clone();

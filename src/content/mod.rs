@@ -33,6 +33,7 @@ use tracing::warn;
 
 use dir::Objects;
 pub use dir::{CacheDir, DirError};
+pub use disk::read_exact_at;
 use evict::{Candidate, Ledger};
 pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};
@@ -156,7 +157,7 @@ impl Content {
 
     /// Opens a file and checks it against its row.
     fn load(&self, id: ObjectId) -> Result<Arc<Object>, NotOpened> {
-        if let Some(object) = self.ledger.live(id) {
+        if let Some(object) = self.ledger.live(id).filter(|object| !object.is_discarded()) {
             return Ok(object);
         }
         let row = self.index.presence(id).map_err(|e| NotOpened::Io(io::Error::other(e)))?;
@@ -353,4 +354,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -99,14 +99,6 @@ impl Object {
         &self.file
     }
 
-    /// Reads at `offset` what the file has, at most what `into` holds. Blocks on the disk. Bytes that
-    /// are not here read as zeros: ask `has` first.
-    /// # Errors
-    /// What the OS says.
-    pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        disk::read_at(&self.file, into, offset)
-    }
-
     /// Whether everything is here.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
@@ -291,7 +283,7 @@ mod tests {
         object.fill(0, b"abc").unwrap();
         assert!(object.is_complete() && object.has(0..6) && object.missing(0..6).is_empty());
         let mut all = [0; 6];
-        assert_eq!(object.read(0, &mut all).unwrap(), 6);
+        disk::read_exact_at(object.file(), &mut all, 0).unwrap();
         assert_eq!(&all, b"abcdef");
     }
 
@@ -314,7 +306,7 @@ mod tests {
         object.fill(0, b"abc").unwrap();
         object.fill(0, b"xyz").unwrap();
         let mut all = [0; 3];
-        object.read(0, &mut all).unwrap();
+        disk::read_exact_at(object.file(), &mut all, 0).unwrap();
         assert_eq!(&all, b"abc");
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::index::Node;
 use crate::types::Ino;
@@ -20,7 +20,11 @@ pub(super) struct Claim {
 impl Claim {
     /// Takes the right; `None` when somebody has it.
     pub(super) fn take(node: &Arc<Node>, waiters: &Arc<Waiters>) -> Option<Claim> {
-        node.freshness.claim().then(|| Claim { node: node.clone(), waiters: waiters.clone() })
+        if !node.freshness.claim() {
+            return None;
+        }
+        waiters.claims.send_modify(|claims| *claims += 1);
+        Some(Claim { node: node.clone(), waiters: waiters.clone() })
     }
 
     /// The node as it was when the claim was taken.
@@ -33,17 +37,21 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.node.freshness.release();
         self.waiters.wake(self.node.ino);
+        self.waiters.claims.send_modify(|claims| *claims -= 1);
     }
 }
 
-/// Who waits for which check.
+/// Who waits for which check, and how many checks there are.
 #[derive(Default)]
-pub(super) struct Waiters(Mutex<HashMap<Ino, Arc<Notify>>>);
+pub(super) struct Waiters {
+    nodes: Mutex<HashMap<Ino, Arc<Notify>>>,
+    claims: watch::Sender<usize>,
+}
 
 impl Waiters {
     /// Waits until no check of `node` is queued or in flight.
     pub(super) async fn released(&self, node: &Node) {
-        let notify = self.0.lock().entry(node.ino).or_default().clone();
+        let notify = self.nodes.lock().entry(node.ino).or_default().clone();
         // Made before the flag is read: a release after that reading wakes it.
         let woken = notify.notified();
         if node.freshness.is_pending() {
@@ -53,13 +61,24 @@ impl Waiters {
         }
     }
 
+    /// Waits until nobody holds a claim.
+    pub(super) async fn no_claims(&self) {
+        // The sender lives in `self`, so the wait cannot fail.
+        let _ = self.claims.subscribe().wait_for(|claims| *claims == 0).await;
+    }
+
+    /// Claims held.
+    pub(super) fn claims(&self) -> usize {
+        *self.claims.borrow()
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.nodes.lock().is_empty()
     }
 
     fn wake(&self, ino: Ino) {
-        if let Some(notify) = self.0.lock().remove(&ino) {
+        if let Some(notify) = self.nodes.lock().remove(&ino) {
             notify.notify_waiters();
         }
     }

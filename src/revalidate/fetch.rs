@@ -132,6 +132,11 @@ impl Fetcher {
         Err(WaitError::Busy)
     }
 
+    /// Waits until no fetch goes on behind an answer.
+    pub(super) async fn quiet(&self) {
+        super::none_running(&self.tasks).await;
+    }
+
     /// Ends every request under way, and waits for their tasks. What came is kept.
     pub async fn shut_down(&self) {
         self.stop.cancel();
@@ -476,4 +481,5 @@ fn disk_failed(error: &io::Error) -> End {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -199,6 +199,18 @@ impl Revalidator {
         self.counters.snapshot(self.queue.max_capacity() - self.queue.capacity())
     }
 
+    /// Waits for a moment at which no check, lookup, listing or fetch is queued or under way.
+    pub async fn quiet(&self) {
+        loop {
+            self.waiters.no_claims().await;
+            none_running(&self.tasks).await;
+            self.fetcher.quiet().await;
+            if self.waiters.claims() == 0 && self.tasks.is_empty() {
+                return;
+            }
+        }
+    }
+
     /// Itself, to own in a task.
     fn me(&self) -> Arc<Revalidator> {
         self.me.upgrade().expect("made in an Arc by new, and this call borrows it")
@@ -232,6 +244,16 @@ impl Revalidator {
     ) -> Result<Applied, Trouble> {
         let content_id = content.as_ref().map(|object| object.id());
         Ok(self.index.apply(Observation { key, seen, sent, answered, source, content: content_id }).await?)
+    }
+}
+
+/// Waits until `tasks` has none running; new ones may start at any time.
+async fn none_running(tasks: &TaskTracker) {
+    let was_open = !tasks.is_closed();
+    tasks.close();
+    tasks.wait().await;
+    if was_open {
+        tasks.reopen();
     }
 }
 

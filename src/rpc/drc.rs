@@ -169,3 +169,78 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const RECORD: [u8; 40] = {
+        let mut call = [0; 40];
+        call[11] = 2;
+        call
+    };
+
+    fn cache(clients: usize) -> Arc<ReplyCache> {
+        Arc::new(ReplyCache::new(DrcLimits { clients, entries: 10, bytes: 1000 }))
+    }
+
+    fn begin(cache: &Arc<ReplyCache>, client: u8, connection: u64) -> Seen {
+        cache.begin(Ipv4Addr::new(10, 0, 0, client).into(), connection, &Message::parse(&RECORD).unwrap())
+    }
+
+    fn answer(seen: Seen) {
+        let Seen::New(slot) = seen else { panic!("{seen:?} is not new") };
+        slot.answer(Bytes::from_static(b"reply"));
+    }
+
+    #[test]
+    fn the_client_unheard_of_for_longest_is_forgotten_first() {
+        let cache = cache(2);
+        answer(begin(&cache, 1, 1));
+        answer(begin(&cache, 2, 2));
+        assert!(matches!(begin(&cache, 1, 1), Seen::Answered(_)));
+        answer(begin(&cache, 3, 3));
+        assert!(matches!(begin(&cache, 1, 1), Seen::Answered(_)));
+        assert!(matches!(begin(&cache, 2, 2), Seen::New(_)));
+    }
+
+    #[test]
+    fn a_client_with_a_call_under_way_is_not_forgotten() {
+        let cache = cache(1);
+        let first = begin(&cache, 1, 1);
+        answer(begin(&cache, 2, 2));
+        assert!(matches!(begin(&cache, 1, 1), Seen::Twice));
+        answer(first);
+        assert!(matches!(begin(&cache, 1, 9), Seen::Answered(_)));
+    }
+
+    #[test]
+    fn only_the_newest_connection_that_waits_is_answered() {
+        let cache = cache(1);
+        let first = begin(&cache, 1, 1);
+        let (Seen::UnderWay(mut second), Seen::UnderWay(mut third)) = (begin(&cache, 1, 2), begin(&cache, 1, 3)) else {
+            panic!("both wait");
+        };
+        answer(first);
+        assert!(second.try_recv().is_err());
+        assert_eq!(third.try_recv().unwrap(), "reply");
+    }
+
+    #[test]
+    fn a_slot_dropped_without_an_answer_leaves_nothing() {
+        let cache = cache(1);
+        drop(begin(&cache, 1, 1));
+        assert!(matches!(begin(&cache, 1, 2), Seen::New(_)));
+    }
+
+    #[test]
+    fn the_same_call_of_another_client_is_another_call() {
+        let cache = cache(5);
+        answer(begin(&cache, 1, 1));
+        assert!(matches!(begin(&cache, 2, 1), Seen::New(_)));
+    }
+}

@@ -132,7 +132,8 @@ impl Caller {
     fn auth_sys(&mut self, body: &[u8]) -> Result<&Credentials, Malformed> {
         let mut r = Reader::new(body);
         r.u32()?;
-        if r.rest() != self.raw {
+        // no legal body is empty, so nothing is taken for known before the first was parsed
+        if self.raw.is_empty() || r.rest() != self.raw {
             let raw = r.rest();
             self.parsed = auth_sys(&mut r)?;
             self.raw.clear();

@@ -193,8 +193,8 @@ const MAX_RECORD: usize = (1 << 20) + (16 << 10);
 const MAX_CONNECTIONS: usize = 4096;
 /// 256: a Linux client keeps at most 128 calls of one connection under way unless told otherwise.
 const CALLS_IN_FLIGHT: usize = 256;
-/// 4 MiB: some full-size READ replies, so that a fast reader never waits for us, and 4,096 stuck ones cost 16 GiB
-/// of file ranges that are not in memory rather than of heap.
+/// 4 MiB: four of the largest READ replies, so that a fast reader never waits for us. Of files it counts what
+/// is still to be sent, which costs no memory.
 const QUEUED_BYTES: usize = 4 << 20;
 /// 30 minutes: a Linux client closes idle connections itself after 5; keepalive finds the dead ones sooner.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);

@@ -84,7 +84,7 @@ mod os {
         match preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
             Ok(n) => Ok(n == len),
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                 CANNOT_TELL.store(true, Ordering::Relaxed);
                 read_exact_at(file, buf, offset).map(|()| true)
             }
@@ -114,7 +114,7 @@ mod os {
     /// Sends from `buf`; `more` has no counterpart here.
     pub(in super::super) fn send(stream: &TcpStream, buf: &[u8], _more: bool) -> io::Result<usize> {
         use std::io::Write;
-        socket2::SockRef::from(stream).write(buf)
+        (&*socket2::SockRef::from(stream)).write(buf)
     }
 
     /// Never called: no range is resident.

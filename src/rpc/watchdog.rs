@@ -100,3 +100,61 @@ impl Watchdog {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ticks of 1 s; idle after 8 s, a record is late after 4 s.
+    fn watchdog() -> Watchdog {
+        let (idle_timeout, partial_timeout) = (Duration::from_secs(8), Duration::from_secs(4));
+        Watchdog::new(&Limits { idle_timeout, partial_timeout, ..Limits::default() })
+    }
+
+    const QUIET: Vitals = Vitals { busy: false, partial: false, records: 0 };
+
+    /// How many ticks end in a timeout, and in which.
+    fn ticks(watchdog: &mut Watchdog, vitals: Vitals) -> Option<(u32, TimedOut)> {
+        (1..100).find_map(|n| watchdog.judge(vitals).err().map(|e| (n, e)))
+    }
+
+    #[tokio::test]
+    async fn silence_ends_after_the_idle_timeout_and_not_before() {
+        assert_eq!(ticks(&mut watchdog(), QUIET), Some((9, TimedOut::Idle)));
+    }
+
+    #[tokio::test]
+    async fn a_byte_starts_the_idle_timeout_anew() {
+        let mut watchdog = watchdog();
+        (0..8).for_each(|_| assert_eq!(watchdog.judge(QUIET), Ok(())));
+        watchdog.note_progress();
+        assert_eq!(watchdog.judge(QUIET), Ok(()));
+        assert_eq!(ticks(&mut watchdog, QUIET), Some((9, TimedOut::Idle)));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_waits_for_us_is_not_idle() {
+        assert_eq!(ticks(&mut watchdog(), Vitals { busy: true, ..QUIET }), None);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_trickles_in_is_late_all_the_same() {
+        let mut watchdog = watchdog();
+        let trickle = Vitals { partial: true, ..QUIET };
+        for _ in 0..4 {
+            watchdog.note_progress();
+            assert_eq!(watchdog.judge(trickle), Ok(()));
+        }
+        watchdog.note_progress();
+        assert_eq!(watchdog.judge(trickle), Err(TimedOut::Partial));
+    }
+
+    #[tokio::test]
+    async fn parts_of_one_record_after_another_are_not_late() {
+        let mut watchdog = watchdog();
+        for records in 1..50 {
+            watchdog.note_progress();
+            assert_eq!(watchdog.judge(Vitals { partial: true, records, ..QUIET }), Ok(()));
+        }
+    }
+}

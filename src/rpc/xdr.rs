@@ -113,3 +113,83 @@ impl Write for Vec<u8> {
 pub fn padding(len: usize) -> usize {
     len.wrapping_neg() % 4
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut bytes = Vec::new();
+        bytes.put_u32(1);
+        bytes.put_u64(u64::MAX - 1);
+        bytes.put_bool(true);
+        bytes.put_fixed(b"abcde");
+        bytes.put_opaque(b"xyz");
+        assert_eq!(bytes.len(), 4 + 8 + 4 + 8 + 8);
+        let mut r = Reader::new(&bytes);
+        assert_eq!(r.u32(), Ok(1));
+        assert_eq!(r.u64(), Ok(u64::MAX - 1));
+        assert_eq!(r.bool(), Ok(true));
+        assert_eq!(r.fixed::<5>(), Ok(*b"abcde"));
+        assert_eq!(r.opaque(3), Ok(&b"xyz"[..]));
+        assert_eq!(r.rest(), b"");
+    }
+
+    #[test]
+    fn a_boolean_is_zero_or_one() {
+        assert_eq!(Reader::new(&[0, 0, 0, 2]).bool(), Err(Malformed));
+    }
+
+    #[test]
+    fn an_opaque_over_its_limit_is_malformed_though_it_is_there() {
+        let bytes = [0, 0, 0, 4, 1, 2, 3, 4];
+        assert_eq!(Reader::new(&bytes).opaque(4), Ok(&bytes[4..]));
+        assert_eq!(Reader::new(&bytes).opaque(3), Err(Malformed));
+    }
+
+    #[test]
+    fn missing_padding_is_malformed() {
+        assert_eq!(Reader::new(&[0, 0, 0, 1, 9, 0, 0]).opaque(10), Err(Malformed));
+    }
+
+    #[test]
+    fn a_length_near_the_end_of_the_number_range_is_malformed() {
+        assert_eq!(Reader::new(&[0xff; 12]).opaque(usize::MAX), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn opaques_come_back_at_every_length(items in vec(vec(any::<u8>(), 0..50), 0..10)) {
+            let mut bytes = Vec::new();
+            items.iter().for_each(|item| bytes.put_opaque(item));
+            prop_assert_eq!(bytes.len() % 4, 0);
+            let mut r = Reader::new(&bytes);
+            for item in &items {
+                prop_assert_eq!(r.opaque(50).unwrap(), &item[..]);
+            }
+            prop_assert!(r.rest().is_empty());
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic_nor_read_beyond(bytes in vec(any::<u8>(), 0..64), steps in vec(0..5, 0..20)) {
+            let mut r = Reader::new(&bytes);
+            for step in steps {
+                let before = r.rest().len();
+                match step {
+                    0 => _ = r.u32(),
+                    1 => _ = r.u64(),
+                    2 => _ = r.bool(),
+                    3 => _ = r.fixed::<7>(),
+                    _ => prop_assert!(r.opaque(16).map_or(0, <[u8]>::len) <= 16),
+                }
+                prop_assert!(r.rest().len() <= before);
+            }
+        }
+    }
+}

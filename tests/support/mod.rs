@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+use clap::Parser;
 use fasts3::cli::ServeArgs;
 use fasts3::config::Config;
 use fasts3::s3server::{Bucket, Options, S3Server};
-use fasts3::server::Server;
+use fasts3::server::{Server, Surroundings};
+use fasts3::store::{Connecting, Timing};
 use fasts3::types::Clock;
 use nfs3_client::nfs3_types::nfs3::*;
 use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
@@ -25,6 +27,12 @@ pub const BUCKET: &str = "bucket";
 pub const RECHECK: Duration = Duration::from_secs(1);
 /// Far above anything a healthy run takes: a test that hangs fails instead.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(clap::Parser)]
+struct ServeOnly {
+    #[command(flatten)]
+    args: ServeArgs,
+}
 
 pub struct World {
     pub s3: S3Server,
@@ -51,7 +59,7 @@ impl World {
     /// Everything but the server, which `start` starts.
     pub async fn stopped(flags: &[&str]) -> World {
         let clock = Clock::manual();
-        let s3 = S3Server::start(Options { clock: clock.clone(), ..Options::default() }).unwrap();
+        let s3 = S3Server::start(Options { clock: clock.clone(), anonymous: true, ..Options::default() }).unwrap();
         let bucket = s3.bucket(BUCKET);
         World {
             s3,
@@ -67,16 +75,28 @@ impl World {
         let endpoint = self.s3.endpoint();
         let cache = self.cache.path().to_str().unwrap();
         let mut args = vec!["serve", "s3://bucket", "--cache", cache, "--endpoint-url", &endpoint];
-        args.extend(["--listen", "127.0.0.1:0", "--admin", "off", "--region", "us-east-1", "--recheck", "1s"]);
+        args.extend([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "off",
+            "--no-sign-request",
+            "--region",
+            "us-east-1",
+            "--recheck",
+            "1s",
+        ]);
         args.extend(["--uid", "0", "--gid", "0"]);
         args.extend(self.flags.iter().map(String::as_str));
-        Config::try_from(ServeArgs::parse_from_iter(args)).unwrap()
+        Config::try_from(ServeOnly::parse_from(args).args).unwrap()
     }
 
     pub async fn start(&mut self) {
-        // SAFETY-free way to hand credentials to the SDK: the config's own test seam.
-        let config = self.config().with_static_credentials(ACCESS_KEY, SECRET_KEY);
-        self.server = Some(Server::start_with(config, self.clock.clone()).await.unwrap());
+        let around = Surroundings {
+            clock: self.clock.clone(),
+            connecting: Connecting { credentials: None, timing: impatient() },
+        };
+        self.server = Some(Server::start_in(self.config(), around).await.unwrap());
     }
 
     /// Somebody else writes an object.
@@ -114,6 +134,11 @@ impl World {
     pub async fn client_as(&self, uid: u32, gid: u32) -> Client {
         Client::connect(self.server().nfs_addr().port(), "/", uid, gid).await
     }
+}
+
+/// A store that gives up at once, because the S3 of a test is down for good or not at all.
+fn impatient() -> Timing {
+    Timing { attempts: 1, backoff: Duration::from_millis(1), ..Timing::default() }
 }
 
 /// Fails instead of waiting for ever.

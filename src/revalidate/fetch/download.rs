@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, TryStreamExt};
 use tokio::time::sleep;
 
 use super::body::{Body, Trouble, Version, get_range, pour};

@@ -1,0 +1,207 @@
+//! What people and scripts see of a running server, over HTTP: the pages on `--admin`, and the commands on the
+//! control socket in the cache directory.
+//! Owns: `DIR/control.sock` (or `DIR/control.json`), the shape of the status, the explanation of `why`.
+//!
+//! Invariants
+//! - On the `--admin` address nothing can be changed, and only who names it by IP address or as localhost is answered
+//!   (so that no web page can read it by DNS rebinding).
+//! - The control socket answers the server's own user and root only.
+//! - What a peer can make us hold is bounded: connections, header bytes, time. Bodies are not read.
+
+pub mod client;
+mod control;
+mod http;
+mod metrics;
+mod page;
+pub mod status;
+pub mod why;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::content::Content;
+use crate::index::{Index, IndexError, Kind, Node};
+use crate::revalidate::{Revalidator, WaitError};
+use crate::types::{Clock, Ino, Name, Tick};
+use crate::{rpc, store};
+pub use http::{Admin, serve};
+use status::Status;
+use why::Why;
+
+/// What `refresh` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// Objects that S3 was asked about.
+    pub checked: u64,
+    /// How many had changed.
+    pub changed: u64,
+}
+
+/// What `warm` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warmed {
+    /// Files fetched.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were here already.
+    pub already: u64,
+}
+
+/// Why a request could not be done; becomes an HTTP status and one line for the person who asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The path holds what no path can.
+    #[error("{0} is no path below the root of the export")]
+    BadPath(String),
+    /// There is no such file, here or in S3.
+    #[error("{0}: no such file or directory")]
+    NotFound(String),
+    /// S3 or the cache disk failed.
+    #[error("{path}: {source}")]
+    Wait {
+        /// The path asked for.
+        path: String,
+        /// What happened.
+        #[source]
+        source: WaitError,
+    },
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// What the HTTP side asks of the server; a seam, so that it is tested without one.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The status now.
+    fn status(&self) -> Status;
+    /// Upper bounds in milliseconds and counts of stale answers.
+    fn stale_histogram(&self) -> Vec<(u64, u64)>;
+    /// Explains one path; asks nobody.
+    fn why(&self, path: &[u8]) -> Result<Why, Error>;
+    /// Asks S3 about a path and all below it.
+    async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error>;
+    /// Fetches a path and all below it.
+    async fn warm(&self, path: &[u8]) -> Result<Warmed, Error>;
+}
+
+/// The rooms of a running server.
+pub struct State {
+    /// Names and versions.
+    pub index: Arc<Index>,
+    /// Bytes.
+    pub content: Arc<Content>,
+    /// Freshness.
+    pub revalidator: Arc<Revalidator>,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Requests to S3.
+    pub requests: Arc<store::Counters>,
+    /// Calls from clients.
+    pub calls: Arc<rpc::Stats>,
+    /// Time.
+    pub clock: Clock,
+    /// When the server started.
+    pub started: Tick,
+}
+
+#[async_trait]
+impl Backend for State {
+    fn status(&self) -> Status {
+        status::collect(self)
+    }
+
+    fn stale_histogram(&self) -> Vec<(u64, u64)> {
+        self.revalidator.stats().stale_histogram
+    }
+
+    fn why(&self, path: &[u8]) -> Result<Why, Error> {
+        why::explain(self, path)
+    }
+
+    async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error> {
+        let node = self.find(path).await?;
+        let done = self.revalidator.refresh(node.ino).await.map_err(|e| failed(path, e))?;
+        Ok(Refreshed { checked: done.checked, changed: done.changed })
+    }
+
+    async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {
+        let node = self.find(path).await?;
+        let done = self.revalidator.warm(node.ino).await.map_err(|e| failed(path, e))?;
+        Ok(Warmed { files: done.files, bytes: done.bytes, already: done.already })
+    }
+}
+
+impl State {
+    /// The node of a path, looked for in S3 where the index does not have it.
+    async fn find(&self, path: &[u8]) -> Result<Arc<Node>, Error> {
+        let mut node = self.root()?;
+        for name in names(path)? {
+            let child = match self.child(&node, &name)? {
+                Some(child) => Some(child),
+                None if node.kind != Kind::Dir => None,
+                None => self.revalidator.look_up(node.ino, &name).await.map_err(|e| failed(path, e))?,
+            };
+            node = child.ok_or_else(|| Error::NotFound(shown(path)))?;
+        }
+        Ok(node)
+    }
+
+    fn root(&self) -> Result<Arc<Node>, Error> {
+        self.index.node(Ino::ROOT)?.ok_or_else(|| Error::NotFound("/".into()))
+    }
+
+    /// The child that the index has.
+    fn child(&self, dir: &Node, name: &Name) -> Result<Option<Arc<Node>>, Error> {
+        if dir.kind != Kind::Dir {
+            return Ok(None);
+        }
+        Ok(self.index.child(dir.ino, name)?)
+    }
+}
+
+/// The names of a path as clients type it, absolute in the export or without the first slash.
+fn names(path: &[u8]) -> Result<Vec<Name>, Error> {
+    let parts = path.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.map(|part| Name::new(part).map_err(|_| Error::BadPath(shown(path)))).collect()
+}
+
+fn failed(path: &[u8], source: WaitError) -> Error {
+    match source {
+        WaitError::Gone => Error::NotFound(shown(path)),
+        source => Error::Wait { path: shown(path), source },
+    }
+}
+
+/// A path for a person to read, absolute in the export.
+fn shown(path: &[u8]) -> String {
+    format!("/{}", String::from_utf8_lossy(path).trim_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_absolute_in_the_export() {
+        let parts = |path: &[u8]| names(path).map(|names| names.iter().map(Name::to_string).collect::<Vec<_>>());
+        for path in [&b"/a/b"[..], b"a/b", b"./a//b/", b"//a/./b"] {
+            assert_eq!(parts(path).expect("a path"), ["a", "b"]);
+        }
+        for root in [&b""[..], b"/", b"."] {
+            assert_eq!(parts(root).expect("the root"), [""; 0]);
+        }
+        assert_eq!(names(b"caf\xE9").expect("any bytes").len(), 1);
+    }
+
+    #[test]
+    fn paths_out_of_the_export_are_refused() {
+        for path in [&b"../etc"[..], b"a/../b", b"a\0", &[b'x'; 256]] {
+            assert!(matches!(names(path), Err(Error::BadPath(_))), "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The status of a server: what `status --json`, `/status`, the page and the metrics say.
+//! Invariant: fields are added, never renamed or removed, and a missing one reads as its default, so that
+//! commands and servers of different versions understand each other.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::State;
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Version of the server.
+    pub version: String,
+    /// Bucket.
+    pub bucket: String,
+    /// Mounted prefix: empty, or ending in `/`.
+    pub prefix: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Whether the mirror is off.
+    pub lazy: bool,
+    /// Whether changes are refused.
+    pub read_only: bool,
+    /// Files known.
+    pub objects: u64,
+    /// Directories known.
+    pub dirs: u64,
+    /// Sum of the sizes of the files known, in bytes.
+    pub bytes: u64,
+    /// Bytes of objects on the cache disk.
+    pub bytes_cached: u64,
+    /// How many of those there may be.
+    pub cache_limit: u64,
+    /// The background copy of the bucket.
+    pub mirror: Mirror,
+    /// Checks behind answers (F7).
+    pub fresh: Fresh,
+    /// Changes that are not in S3 yet.
+    pub journal: Journal,
+    /// Files that both sides changed.
+    pub conflicts: u64,
+    /// Requests to S3.
+    pub s3: S3,
+    /// Calls from clients.
+    pub nfs: Nfs,
+    /// Word from S3 of changes.
+    pub events: Events,
+    /// Other servers of this bucket.
+    pub peers: Vec<String>,
+}
+
+/// The background copy of the bucket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mirror {
+    /// Whether it is at work.
+    pub running: bool,
+    /// Whether the totals are final.
+    pub listed: bool,
+    /// Files here.
+    pub done: u64,
+    /// Files in all.
+    pub total: u64,
+    /// Bytes here.
+    pub bytes_done: u64,
+    /// Bytes in all.
+    pub bytes_total: u64,
+}
+
+/// Checks behind answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fresh {
+    /// Checks made.
+    pub checks: u64,
+    /// Checks that found no change.
+    pub hits: u64,
+    /// Checks that found a change.
+    pub changes: u64,
+    /// Answers that may have been outdated: at most so many.
+    pub stale_served: u64,
+    /// The longest that one of them can have been outdated.
+    pub max_stale_ms: u64,
+    /// Checks waiting.
+    pub queued: u64,
+    /// Checks under way.
+    pub in_flight: u64,
+    /// Checks dropped because too many were waiting.
+    pub dropped: u64,
+}
+
+/// Changes that are not in S3 yet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Journal {
+    /// How many.
+    pub pending: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Age of the oldest.
+    pub oldest_s: u64,
+    /// How many failed at the last attempt.
+    pub failed: u64,
+}
+
+/// Requests to S3.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct S3 {
+    /// By kind.
+    pub requests_by_kind: BTreeMap<String, u64>,
+    /// Failed ones.
+    pub errors: u64,
+    /// Those answered SlowDown.
+    pub throttled: u64,
+    /// Bytes of bodies received.
+    pub bytes_in: u64,
+    /// About what they cost, in US dollars.
+    pub cost_usd: f64,
+}
+
+/// Calls from clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nfs {
+    /// Addresses that are connected.
+    pub clients: u64,
+    /// Their connections.
+    pub connections: u64,
+    /// Calls by procedure: `getattr`, `mount.mnt`.
+    pub ops_by_proc: BTreeMap<String, u64>,
+}
+
+/// Word from S3 of changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Events {
+    /// Where it comes from.
+    pub source: Option<String>,
+    /// Whether it can be relied on.
+    pub healthy: bool,
+    /// How late it is.
+    pub lag_ms: Option<u64>,
+}
+
+/// Asks all rooms.
+pub(super) fn collect(state: &State) -> Status {
+    let (counts, usage, config) = (state.index.counts(), state.content.usage(), &state.config);
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        bucket: config.s3.bucket.clone(),
+        prefix: config.s3.prefix.clone(),
+        uptime_s: state.clock.now().since(state.started).as_secs(),
+        lazy: config.lazy,
+        read_only: config.read_only,
+        objects: counts.files,
+        dirs: counts.dirs,
+        bytes: counts.bytes,
+        bytes_cached: usage.bytes,
+        cache_limit: usage.limit,
+        mirror: mirror(state),
+        fresh: fresh(state),
+        s3: s3(state),
+        nfs: nfs(state),
+        ..Status::default()
+    }
+}
+
+fn mirror(state: &State) -> Mirror {
+    let mirror = state.revalidator.mirror_progress();
+    Mirror {
+        running: mirror.running,
+        listed: mirror.listed,
+        done: mirror.done,
+        total: mirror.total,
+        bytes_done: mirror.bytes_done,
+        bytes_total: mirror.bytes_total,
+    }
+}
+
+fn fresh(state: &State) -> Fresh {
+    let stats = state.revalidator.stats();
+    Fresh {
+        checks: stats.checks,
+        hits: stats.hits,
+        changes: stats.changes,
+        stale_served: stats.stale_served,
+        max_stale_ms: stats.max_stale_ms,
+        queued: stats.queued,
+        in_flight: stats.in_flight,
+        dropped: stats.dropped,
+    }
+}
+
+fn s3(state: &State) -> S3 {
+    let requests = state.requests.snapshot();
+    S3 {
+        requests_by_kind: requests.by_kind.into_iter().map(|(kind, n)| (kind.to_owned(), n)).collect(),
+        errors: requests.errors,
+        throttled: requests.throttled,
+        bytes_in: requests.bytes_in,
+        cost_usd: requests.cost_usd,
+    }
+}
+
+fn nfs(state: &State) -> Nfs {
+    let calls = state.calls.snapshot();
+    let mut ops_by_proc = BTreeMap::new();
+    for (program, procedure, n) in calls.calls {
+        *ops_by_proc.entry(procedure_name(program, procedure)).or_default() += n;
+    }
+    Nfs { clients: calls.clients as u64, connections: calls.connections as u64, ops_by_proc }
+}
+
+/// RFC 1813 section 3.3.
+const NFS: [&str; 22] = [
+    "null",
+    "getattr",
+    "setattr",
+    "lookup",
+    "access",
+    "readlink",
+    "read",
+    "write",
+    "create",
+    "mkdir",
+    "symlink",
+    "mknod",
+    "remove",
+    "rmdir",
+    "rename",
+    "link",
+    "readdir",
+    "readdirplus",
+    "fsstat",
+    "fsinfo",
+    "pathconf",
+    "commit",
+];
+/// RFC 1813 section 5.2.
+const MOUNT: [&str; 6] = ["null", "mnt", "dump", "umnt", "umntall", "export"];
+/// RFC 1833 section 3.
+const PORTMAP: [&str; 6] = ["null", "set", "unset", "getport", "dump", "callit"];
+
+/// `read` for NFS; other programs have their name in front.
+fn procedure_name(program: u32, procedure: u32) -> String {
+    let (prefix, names): (_, &[&str]) = match program {
+        100_003 => ("", &NFS),
+        100_005 => ("mount.", &MOUNT),
+        100_000 => ("portmap.", &PORTMAP),
+        _ => return format!("{program}.{procedure}"),
+    };
+    match names.get(procedure as usize) {
+        Some(name) => format!("{prefix}{name}"),
+        None => format!("{prefix}{procedure}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_the_fields_that_scripts_rely_on() {
+        let json = serde_json::to_value(Status::default()).expect("a status is JSON");
+        for pointer in [
+            "/bucket",
+            "/prefix",
+            "/uptime_s",
+            "/objects",
+            "/bytes_cached",
+            "/cache_limit",
+            "/mirror/done",
+            "/mirror/total",
+            "/mirror/bytes_done",
+            "/mirror/bytes_total",
+            "/fresh/checks",
+            "/fresh/hits",
+            "/fresh/stale_served",
+            "/fresh/max_stale_ms",
+            "/journal/pending",
+            "/journal/bytes",
+            "/journal/oldest_s",
+            "/journal/failed",
+            "/conflicts",
+            "/s3/requests_by_kind",
+            "/s3/errors",
+            "/s3/cost_usd",
+            "/nfs/clients",
+            "/nfs/ops_by_proc",
+            "/events/source",
+            "/events/healthy",
+            "/events/lag_ms",
+            "/peers",
+        ] {
+            assert!(json.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn status_of_another_version_is_understood() {
+        let status: Status = serde_json::from_str(r#"{"bucket":"b","novelty":1,"fresh":{"checks":2}}"#).expect("JSON");
+        assert_eq!((status.bucket.as_str(), status.fresh.checks, status.nfs.clients), ("b", 2, 0));
+    }
+
+    #[test]
+    fn procedures_have_names() {
+        assert_eq!((procedure_name(100_003, 6), procedure_name(100_003, 21)), ("read".into(), "commit".into()));
+        assert_eq!(
+            (procedure_name(100_005, 1), procedure_name(100_000, 3)),
+            ("mount.mnt".into(), "portmap.getport".into())
+        );
+        assert_eq!((procedure_name(100_003, 22), procedure_name(100_227, 0)), ("22".into(), "100227.0".into()));
+    }
+}

@@ -1,0 +1,280 @@
+//! From the flags of `serve` to a legal `Config`: what no flag can check alone.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use super::serve::{ServeArgs, StaleLimitArg};
+use super::values::AdminAddress;
+use crate::config::{self, Config, S3Config, StaleLimit};
+use crate::content::CacheLimit;
+use crate::index::Defaults;
+
+/// Why flags, each well written, make no configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A number outside its range.
+    #[error("{flag} must be {wanted}")]
+    Range {
+        /// The flag.
+        flag: &'static str,
+        /// What it may be.
+        wanted: String,
+    },
+    /// `--cache` is a file.
+    #[error("--cache {0}: not a directory")]
+    CacheNoDirectory(String),
+    /// An empty value, as an unset variable gives in a script.
+    #[error("{0} is empty: leave it out, or give it a value")]
+    Empty(&'static str),
+    /// `--stale-wait` alone.
+    #[error("--stale-wait only means something with --stale-limit one")]
+    StaleWaitAlone,
+    /// Two listeners on one port.
+    #[error("--listen and --admin have the same address: give one of them another port")]
+    SameAddress,
+    /// `--endpoint-url` is no HTTP URL.
+    #[error("--endpoint-url must begin with http:// or https:// and hold no user name or password")]
+    EndpointUrl,
+    /// Credentials asked for and refused.
+    #[error("--no-sign-request sends no credentials, so --profile and --request-payer cannot go with it")]
+    Anonymous,
+    /// `--log` is no filter.
+    #[error("--log: {0}; write a level, as in debug, or one for each module, as in warn,fasts3::revalidate=debug")]
+    Log(String),
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: ServeArgs) -> Result<Config, ConfigError> {
+        check_cache(&args.cache)?;
+        let admin = admin(&args)?;
+        let (uid, gid) = owner();
+        Ok(Config {
+            cache_limit: cache_limit(args.cache_size)?,
+            stale_limit: stale_limit(&args)?,
+            small_object: within(
+                "--small-object",
+                args.small_object,
+                0..=config::MAX_SMALL_OBJECT_BYTES,
+                "64 MiB or less",
+            )?,
+            recheck: within("--recheck", args.recheck, Duration::ZERO..=DAY, "a day or less")?,
+            deadline: within("--deadline", args.deadline, MIN_DEADLINE..=MAX_DEADLINE, "from 100ms to 10m")?,
+            max_connections: within("--max-connections", args.max_connections, 1..=1 << 20, "from 1 to 1,048,576")?,
+            shutdown_timeout: within(
+                "--shutdown-timeout",
+                args.shutdown_timeout,
+                Duration::ZERO..=DAY,
+                "a day or less",
+            )?,
+            defaults: Defaults {
+                uid: args.uid.unwrap_or(uid),
+                gid: args.gid.unwrap_or(gid),
+                file_mode: args.file_mode,
+                dir_mode: args.dir_mode,
+            },
+            listen: args.listen,
+            admin,
+            export: args.export.clone(),
+            read_only: args.read_only,
+            lazy: args.lazy,
+            cache: args.cache.clone(),
+            s3: s3(args)?,
+        })
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Below, even a nearby S3 would often be too slow.
+const MIN_DEADLINE: Duration = Duration::from_millis(100);
+/// Above, every client has given up.
+const MAX_DEADLINE: Duration = Duration::from_secs(600);
+
+fn within<T: PartialOrd>(
+    flag: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+    wanted: &str,
+) -> Result<T, ConfigError> {
+    match range.contains(&value) {
+        true => Ok(value),
+        false => Err(ConfigError::Range { flag, wanted: wanted.into() }),
+    }
+}
+
+fn check_cache(cache: &Path) -> Result<(), ConfigError> {
+    if cache.as_os_str().is_empty() {
+        return Err(ConfigError::Empty("--cache"));
+    }
+    match cache.metadata() {
+        Ok(found) if !found.is_dir() => Err(ConfigError::CacheNoDirectory(cache.display().to_string())),
+        _ => Ok(()), // missing is made, and what else is wrong shows when it is opened
+    }
+}
+
+fn cache_limit(bytes: Option<u64>) -> Result<CacheLimit, ConfigError> {
+    let Some(bytes) = bytes else { return Ok(CacheLimit::LeaveFree(config::FREE_SHARE)) };
+    within("--cache-size", bytes, config::MIN_CACHE_BYTES..=u64::MAX, "1 MiB or more").map(CacheLimit::Bytes)
+}
+
+fn stale_limit(args: &ServeArgs) -> Result<StaleLimit, ConfigError> {
+    match (args.stale_limit, args.stale_wait) {
+        (StaleLimitArg::Any, None) => Ok(StaleLimit::Any),
+        (StaleLimitArg::Any, Some(_)) => Err(ConfigError::StaleWaitAlone),
+        (StaleLimitArg::One, wait) => {
+            let wait = wait.unwrap_or(config::STALE_WAIT);
+            let longest = Duration::from_millis(1)..=MAX_DEADLINE;
+            within("--stale-wait", wait, longest, "from 1ms to 10m").map(StaleLimit::One)
+        }
+    }
+}
+
+fn admin(args: &ServeArgs) -> Result<Option<std::net::SocketAddr>, ConfigError> {
+    match args.admin {
+        AdminAddress::Off => Ok(None),
+        AdminAddress::At(admin) if admin == args.listen && admin.port() != 0 => Err(ConfigError::SameAddress),
+        AdminAddress::At(admin) => Ok(Some(admin)),
+    }
+}
+
+fn s3(args: ServeArgs) -> Result<S3Config, ConfigError> {
+    let anonymous = args.no_sign_request;
+    if anonymous && (args.profile.is_some() || args.request_payer) {
+        return Err(ConfigError::Anonymous);
+    }
+    if args.endpoint_url.as_deref().is_some_and(|url| !is_endpoint(url)) {
+        return Err(ConfigError::EndpointUrl);
+    }
+    let filled = |flag, value: Option<String>| match value.as_deref() {
+        Some("") => Err(ConfigError::Empty(flag)),
+        _ => Ok(value),
+    };
+    Ok(S3Config {
+        bucket: args.bucket.bucket,
+        prefix: args.bucket.prefix,
+        endpoint_url: args.endpoint_url,
+        region: filled("--region", args.region)?,
+        profile: filled("--profile", args.profile)?,
+        anonymous,
+        requester_pays: args.request_payer,
+        concurrency: args.s3_concurrency,
+        rate: args.s3_rate,
+    })
+}
+
+fn is_endpoint(url: &str) -> bool {
+    let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let host = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
+    host.is_some_and(|host| !host.is_empty() && !host.contains(|c: char| c == '@' || c.is_whitespace()))
+}
+
+/// User and group that this process runs as: its files are theirs.
+#[cfg(unix)]
+fn owner() -> (u32, u32) {
+    (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+}
+
+/// Windows has no numbers for them: clients map 0 to whom they like.
+#[cfg(not(unix))]
+fn owner() -> (u32, u32) {
+    (0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    /// What `serve s3://media/a --cache c` and `flags` make.
+    fn config(flags: &str) -> Result<Config, String> {
+        let line = format!("fasts3 serve s3://media/a --cache no-such-directory {flags}");
+        let cli = Cli::try_parse_from(line.split(' ').filter(|word| !word.is_empty()).map(|w| w.replace("''", "")));
+        match cli.map_err(|e| e.to_string())?.command {
+            Command::Serve(args) => Config::try_from(*args).map_err(|e| e.to_string()),
+            other => panic!("parsed as {other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_config() {
+        let config = config("").expect("nothing is wrong");
+        assert_eq!((config.s3.bucket.as_str(), config.s3.prefix.as_str()), ("media", "a/"));
+        assert_eq!((config.listen, config.admin), (config::LISTEN, Some(config::ADMIN)));
+        assert_eq!(config.cache_limit, CacheLimit::LeaveFree(config::FREE_SHARE));
+        assert_eq!((config.recheck, config.deadline), (config::RECHECK, config::DEADLINE));
+        assert_eq!(config.stale_limit, StaleLimit::Any);
+        assert_eq!(
+            (config.small_object, config.shutdown_timeout),
+            (config::SMALL_OBJECT_BYTES, config::SHUTDOWN_TIMEOUT)
+        );
+        assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (config::FILE_MODE, config::DIR_MODE));
+        assert_eq!((config.s3.concurrency.get(), config.s3.rate), (config::S3_CONCURRENCY, None));
+        assert!(!config.lazy && !config.read_only && !config.s3.anonymous && config.export.is_none());
+    }
+
+    #[test]
+    fn flags_reach_the_config() {
+        let config = config(
+            "--cache-size 50GiB --lazy --listen [::1]:0 --export /media --admin off --recheck 5s --stale-limit one \
+             --stale-wait 300ms --deadline 3s --small-object 0 --endpoint-url http://127.0.0.1:9000 --region eu-west-1 \
+             --no-sign-request --s3-concurrency 8 --s3-rate 100 --uid 33 --gid 34 --file-mode 0600 --dir-mode 700",
+        )
+        .expect("nothing is wrong");
+        assert_eq!(config.cache_limit, CacheLimit::Bytes(50 << 30));
+        assert_eq!((config.listen.to_string(), config.admin), ("[::1]:0".into(), None));
+        assert_eq!(config.export.as_deref(), Some("media"));
+        assert_eq!(config.stale_limit, StaleLimit::One(Duration::from_millis(300)));
+        assert_eq!((config.recheck, config.small_object), (Duration::from_secs(5), 0));
+        assert_eq!((config.defaults.uid, config.defaults.gid), (33, 34));
+        assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (0o600, 0o700));
+        assert!(config.lazy && config.s3.anonymous);
+    }
+
+    #[test]
+    fn wrong_configuration_says_which_flag_and_what_is_right() {
+        for (flags, flag, hint) in [
+            ("--recheck 5", "--recheck", "500ms"),
+            ("--recheck 2days", "--recheck", "a day"),
+            ("--deadline 1ms", "--deadline", "100ms"),
+            ("--cache-size 10", "--cache-size", "1 MiB"),
+            ("--cache-size huge", "--cache-size", "50GiB"),
+            ("--small-object 1GiB", "--small-object", "64 MiB"),
+            ("--stale-limit none", "--stale-limit", "any"),
+            ("--stale-wait 1s", "--stale-wait", "--stale-limit one"),
+            ("--stale-limit one --stale-wait 0s", "--stale-wait", "1ms"),
+            ("--listen 127.0.0.1", "--listen", "127.0.0.1:2049"),
+            ("--listen 127.0.0.1:7 --admin 127.0.0.1:7", "--admin", "another port"),
+            ("--admin yes", "--admin", "off"),
+            ("--export a/b", "--export", "without slashes"),
+            ("--max-connections 0", "--max-connections", "from 1"),
+            ("--s3-concurrency 0", "--s3-concurrency", "zero"),
+            ("--s3-rate -1", "", "-1"),
+            ("--endpoint-url minio:9000", "--endpoint-url", "http://"),
+            ("--endpoint-url http://me:secret@minio", "--endpoint-url", "password"),
+            ("--region ''", "--region", "empty"),
+            ("--no-sign-request --profile p", "--no-sign-request", "--profile"),
+            ("--file-mode 999", "--file-mode", "octal"),
+            ("--uid root", "--uid", "invalid"),
+            ("--cache-szie 1GiB", "--cache-szie", "--cache-size"),
+        ] {
+            let error = config(flags).expect_err(flags);
+            assert!(error.contains(flag) && error.contains(hint), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn cache_that_is_a_file_is_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        assert!(matches!(check_cache(file.path()), Err(ConfigError::CacheNoDirectory(_))));
+        assert_eq!(check_cache(Path::new("")), Err(ConfigError::Empty("--cache")));
+    }
+
+    #[test]
+    fn two_listeners_may_both_take_a_free_port() {
+        assert!(config("--listen 127.0.0.1:0 --admin 127.0.0.1:0").is_ok());
+    }
+}

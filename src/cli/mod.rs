@@ -1,0 +1,197 @@
+//! The command line, one file per command. Owns: flags, exit codes, what is printed.
+//!
+//! Exit codes: 0 done; 1 failed, with one line on stderr that says what and what to do; 2 wrong usage.
+//! stdout carries what was asked for and nothing else; logs go to stderr.
+
+pub mod completions;
+mod config;
+pub mod demo;
+mod output;
+mod progress;
+pub mod refresh;
+pub mod serve;
+pub mod status;
+pub mod values;
+pub mod warm;
+pub mod why;
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use config::ConfigError;
+pub use serve::ServeArgs;
+
+use crate::admin::client::Client;
+
+/// What is logged unless `--log` says otherwise: what needs somebody, and our own milestones.
+const LOG: &str = "warn,fasts3=info";
+
+/// An S3 bucket as a local file system, at local speed, with no FUSE.
+///
+/// fasts3 keeps a copy of the bucket in a local directory and serves it over NFSv3, the file system client that
+/// every OS already has. Reads are answered from the copy at once; S3 is asked behind the answer whether it is
+/// still fresh.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = "Start with `fasts3 demo`, which needs no S3 account. \
+    Every flag has an environment variable; exit codes: 0 done, 1 failed, 2 wrong usage.")]
+pub struct Cli {
+    /// What to log on stderr: a level (error, warn, info, debug, trace), or one for each module
+    #[arg(long, global = true, env = "FASTS3_LOG", value_name = "FILTER", default_value = LOG, hide_default_value = true)]
+    pub log: String,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a bucket over NFSv3
+    Serve(Box<ServeArgs>),
+    /// Watch it work without an account: an S3 in this process, a sample bucket, a client
+    Demo(demo::DemoArgs),
+    /// Show what a running server has and does
+    Status(status::StatusArgs),
+    /// Explain one file: where its answer comes from and how fresh that is
+    Why(why::WhyArgs),
+    /// Ask S3 now whether a file, or everything below a directory, has changed
+    Refresh(refresh::RefreshArgs),
+    /// Fetch a file, or everything below a directory, into the cache
+    Warm(warm::WarmArgs),
+    /// Print the completions of a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Which server a command talks to, and how it prints.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// The cache directory of the server to talk to, as given to `serve`
+    #[arg(long, env = "FASTS3_CACHE", value_name = "DIR")]
+    pub cache: PathBuf,
+
+    /// Print JSON instead of text
+    #[arg(long, env = "FASTS3_JSON", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub json: bool,
+}
+
+impl ServerArgs {
+    fn client(&self) -> Client {
+        Client::new(&self.cache)
+    }
+}
+
+/// Why a command ended badly.
+#[derive(Debug)]
+enum Failure {
+    /// The flags make no sense together: 2.
+    Usage(ConfigError),
+    /// 1.
+    Failed(anyhow::Error),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::Usage(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::Failed(error)
+    }
+}
+
+/// The program: reads the command line, does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => complain(&error, 2),
+        Err(Failure::Failed(error)) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => complain(&format!("{error:#}"), 1),
+    }
+}
+
+fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("fasts3: {error}");
+    ExitCode::from(code)
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    start_logging(&cli.log)?;
+    match cli.command {
+        Command::Serve(args) => {
+            let config = (*args).try_into()?;
+            Ok(block_on(serve::run(config))?)
+        }
+        Command::Demo(args) => Ok(block_on(demo::run(args))?),
+        Command::Status(args) => Ok(block_on(status::run(args))?),
+        Command::Why(args) => Ok(block_on(why::run(args))?),
+        Command::Refresh(args) => Ok(block_on(refresh::run(args))?),
+        Command::Warm(args) => Ok(block_on(warm::run(args))?),
+        Command::Completions(args) => Ok(completions::run(args)?),
+    }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().build().context("cannot start the runtime")?.block_on(command)
+}
+
+fn start_logging(filter: &str) -> Result<(), ConfigError> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| ConfigError::Log(e.to_string()))?;
+    let stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    // a second call, from tests in one process, keeps the first one's filter
+    let _ = stderr.with_env_filter(filter).with_target(false).try_init();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable_and_a_help_text() {
+        let cli = Cli::command();
+        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+            for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+                let (id, flag) = (arg.get_id(), arg.get_long().expect("filtered"));
+                if matches!(flag, "help" | "version") {
+                    continue;
+                }
+                let env = format!("FASTS3_{}", flag.to_uppercase().replace('-', "_"));
+                assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(env.as_str()), "{} {id}", command.get_name());
+                assert!(arg.get_help().is_some(), "{} --{flag}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_commands_and_flags_are_wrong_usage() {
+        for line in [&["fasts3", "melt"][..], &["fasts3"], &["fasts3", "status", "--colour"], &["fasts3", "why"]] {
+            assert_eq!(Cli::try_parse_from(line).expect_err("no such thing").exit_code(), 2, "{line:?}");
+        }
+        assert_eq!(Cli::try_parse_from(["fasts3", "serve", "--help"]).expect_err("help ends it").exit_code(), 0);
+    }
+
+    #[test]
+    fn default_log_filter_is_one() {
+        assert!(EnvFilter::try_new(LOG).is_ok());
+        assert!(EnvFilter::try_new("fasts3=loud").is_err());
+    }
+}

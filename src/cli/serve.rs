@@ -1,0 +1,244 @@
+//! `fasts3 serve`: its flags, and the life of a server in the foreground.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
+use tracing::{info, warn};
+
+use super::values::{self, AdminAddress, BucketUrl};
+use super::{output, progress};
+use crate::config::{self, Config};
+use crate::server::Server;
+
+/// Flags of `serve`. What each may be is checked by `Config::try_from`.
+#[derive(Debug, Args)]
+#[command(after_help = "When it can answer, one line goes to stdout: `ready nfs=ADDRESS export=/ admin=ADDRESS`.\n\
+    Mount it on Linux with: mount -t nfs -o nfsvers=3,proto=tcp,port=2049,mountport=2049,nolock,actimeo=1 127.0.0.1:/ DIR")]
+pub struct ServeArgs {
+    /// The bucket, or the part of it below a prefix, to serve
+    #[arg(env = "FASTS3_BUCKET", value_name = "s3://BUCKET[/PREFIX]")]
+    pub bucket: BucketUrl,
+
+    /// Directory for the copy of the bucket; one server a directory, and a restart goes on with what is there
+    #[arg(long, env = "FASTS3_CACHE", value_name = "DIR", help_heading = "Cache")]
+    pub cache: PathBuf,
+
+    /// Most bytes of objects to keep, as in 50GiB; the least recently used go first [default: what leaves 10% of the
+    /// disk free]
+    #[arg(long, env = "FASTS3_CACHE_SIZE", value_name = "SIZE", value_parser = values::bytes, help_heading = "Cache")]
+    pub cache_size: Option<u64>,
+
+    /// Fetch what is asked for and nothing else, instead of copying the whole bucket in the background
+    #[arg(long, env = "FASTS3_LAZY", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
+          help_heading = "Cache")]
+    pub lazy: bool,
+
+    /// Address for NFS, MOUNT and portmap; port 0 picks a free one. Who can reach it can read the bucket: NFS
+    /// believes what clients say of their users
+    #[arg(long, env = "FASTS3_LISTEN", value_name = "IP:PORT", value_parser = values::address,
+          default_value_t = config::LISTEN, help_heading = "Serving")]
+    pub listen: SocketAddr,
+
+    /// A name for the export besides `/` (Windows needs one)
+    #[arg(long, env = "FASTS3_EXPORT", value_name = "NAME", value_parser = values::export, help_heading = "Serving")]
+    pub export: Option<String>,
+
+    /// Refuse all changes
+    #[arg(long, env = "FASTS3_READ_ONLY", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
+          help_heading = "Serving")]
+    pub read_only: bool,
+
+    /// Most client connections at once; further ones wait
+    #[arg(long, env = "FASTS3_MAX_CONNECTIONS", value_name = "N", default_value_t = config::MAX_CONNECTIONS,
+          help_heading = "Serving")]
+    pub max_connections: usize,
+
+    /// Address of the status page, of /status (JSON) and /metrics (Prometheus), or off
+    #[arg(long, env = "FASTS3_ADMIN", value_name = "IP:PORT|off", default_value_t = AdminAddress::At(config::ADMIN),
+          help_heading = "Serving")]
+    pub admin: AdminAddress,
+
+    /// How long to let calls finish after SIGTERM or SIGINT
+    #[arg(long, env = "FASTS3_SHUTDOWN_TIMEOUT", value_name = "TIME", value_parser = values::duration,
+          default_value = "8s", help_heading = "Serving")]
+    pub shutdown_timeout: Duration,
+
+    /// How old an answer may be before S3 is asked again behind it; each such question is a request S3 bills
+    #[arg(long, env = "FASTS3_RECHECK", value_name = "TIME", value_parser = values::duration,
+          default_value = "1s", help_heading = "Freshness")]
+    pub recheck: Duration,
+
+    /// What a stale copy may still be used for: `any` answers at once, always; `one` lets the next open of a file wait
+    /// for the check that an earlier request set off
+    #[arg(long, env = "FASTS3_STALE_LIMIT", value_name = "any|one", value_enum, default_value_t = StaleLimitArg::Any,
+          help_heading = "Freshness")]
+    pub stale_limit: StaleLimitArg,
+
+    /// With `--stale-limit one`: the longest wait of an open [default: 2s]
+    #[arg(long, env = "FASTS3_STALE_WAIT", value_name = "TIME", value_parser = values::duration,
+          help_heading = "Freshness")]
+    pub stale_wait: Option<Duration>,
+
+    /// Longest wait for what is not in the cache; then the client is told to ask again
+    #[arg(long, env = "FASTS3_DEADLINE", value_name = "TIME", value_parser = values::duration,
+          default_value = "10s", help_heading = "Freshness")]
+    pub deadline: Duration,
+
+    /// Up to this size, an object is checked and fetched by one request
+    #[arg(long, env = "FASTS3_SMALL_OBJECT", value_name = "SIZE", value_parser = values::bytes, default_value = "1MiB",
+          help_heading = "Freshness")]
+    pub small_object: u64,
+
+    /// URL of an S3 that is not Amazon's (MinIO, Ceph, R2, garage); implies path-style requests
+    #[arg(long, env = "FASTS3_ENDPOINT_URL", value_name = "URL", help_heading = "S3")]
+    pub endpoint_url: Option<String>,
+
+    /// Region of the bucket [default: what the AWS environment or profile says]
+    #[arg(long, env = "FASTS3_REGION", value_name = "REGION", help_heading = "S3")]
+    pub region: Option<String>,
+
+    /// Profile of the AWS configuration files to take credentials and region from
+    #[arg(long, env = "FASTS3_PROFILE", value_name = "PROFILE", help_heading = "S3")]
+    pub profile: Option<String>,
+
+    /// Send no credentials: for public buckets
+    #[arg(long, env = "FASTS3_NO_SIGN_REQUEST", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
+          help_heading = "S3")]
+    pub no_sign_request: bool,
+
+    /// Agree to pay for requests to a requester-pays bucket
+    #[arg(long, env = "FASTS3_REQUEST_PAYER", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
+          help_heading = "S3")]
+    pub request_payer: bool,
+
+    /// Most requests to S3 at once
+    #[arg(long, env = "FASTS3_S3_CONCURRENCY", value_name = "N", default_value = "64", help_heading = "S3")]
+    pub s3_concurrency: NonZeroU32,
+
+    /// Most requests to S3 a second [default: as many as S3 takes]
+    #[arg(long, env = "FASTS3_S3_RATE", value_name = "N", help_heading = "S3")]
+    pub s3_rate: Option<NonZeroU32>,
+
+    /// Owner of objects whose metadata names none [default: who runs the server]
+    #[arg(long, env = "FASTS3_UID", value_name = "ID", help_heading = "Attributes")]
+    pub uid: Option<u32>,
+
+    /// Group of objects whose metadata names none [default: that of who runs the server]
+    #[arg(long, env = "FASTS3_GID", value_name = "ID", help_heading = "Attributes")]
+    pub gid: Option<u32>,
+
+    /// Permissions of files whose metadata has none
+    #[arg(long, env = "FASTS3_FILE_MODE", value_name = "OCTAL", value_parser = values::mode, default_value = "0644",
+          help_heading = "Attributes")]
+    pub file_mode: u32,
+
+    /// Permissions of directories whose metadata has none
+    #[arg(long, env = "FASTS3_DIR_MODE", value_name = "OCTAL", value_parser = values::mode, default_value = "0755",
+          help_heading = "Attributes")]
+    pub dir_mode: u32,
+}
+
+impl ServeArgs {
+    /// Reads a command line whose first word is the command's name; like the program, it ends with a message and
+    /// code 2 when the line is wrong.
+    pub fn parse_from_iter<'a>(line: impl Iterator<Item = &'a str>) -> ServeArgs {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: ServeArgs,
+        }
+        <Line as clap::Parser>::parse_from(line).args
+    }
+}
+
+/// `--stale-limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StaleLimitArg {
+    /// An answer never waits.
+    Any,
+    /// At most one request is stale.
+    One,
+}
+
+/// Serves until a signal says stop.
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    if !config.listen.ip().is_loopback() {
+        warn!(listen = %config.listen, "everybody who can reach this address can read the bucket");
+    }
+    let lazy = config.lazy;
+    // before anything else, so that a signal during a slow start is not lost
+    let mut signals = Signals::new()?;
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        () = signals.stop() => return Ok(()),
+    };
+    output::print(&server.ready_line())?;
+    tokio::select! {
+        () = signals.stop() => info!("stopping"),
+        () = progress::follow(|| server.revalidator().mirror_progress()), if !lazy => {
+            signals.stop().await;
+            info!("stopping");
+        }
+    }
+    tokio::select! {
+        () = server.stop() => Ok(()),
+        () = signals.stop() => anyhow::bail!("stopped at once by a second signal: what was in flight is lost"),
+    }
+}
+
+/// The signals that ask a server to stop.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The signals that ask a server to stop: Ctrl-C, closing the window, shutting the machine down.
+#[cfg(windows)]
+struct Signals {
+    interrupt: tokio::signal::windows::CtrlC,
+    close: tokio::signal::windows::CtrlClose,
+    shutdown: tokio::signal::windows::CtrlShutdown,
+}
+
+#[cfg(windows)]
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        use tokio::signal::windows::{ctrl_c, ctrl_close, ctrl_shutdown};
+        let failed = "cannot listen for signals";
+        Ok(Signals {
+            interrupt: ctrl_c().context(failed)?,
+            close: ctrl_close().context(failed)?,
+            shutdown: ctrl_shutdown().context(failed)?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.close.recv() => {}
+            _ = self.shutdown.recv() => {}
+        }
+    }
+}

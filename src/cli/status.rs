@@ -1,0 +1,165 @@
+//! `fasts3 status`: what a running server has and does.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::output::{self, count, number, size};
+use super::{ServerArgs, progress};
+use crate::admin::status::Status;
+use crate::revalidate::MirrorProgress;
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Asks for the status and prints it.
+pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
+    let status = args.server.client().get("/status").await?;
+    if args.server.json {
+        return output::print_json(&status);
+    }
+    let status: Status = serde_json::from_value(status).context("the server is of another version: try --json")?;
+    output::print(describe(&status).trim_end())
+}
+
+/// The status as a short table.
+fn describe(status: &Status) -> String {
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_s));
+    let mut text = format!("s3://{}/{}  up {uptime}, fasts3 {}\n", status.bucket, status.prefix, status.version);
+    for (title, line) in [
+        ("objects", objects(status)),
+        ("cache", format!("{} of {}", size(status.bytes_cached), size(status.cache_limit))),
+        ("mirror", mirror(status)),
+        ("fresh", fresh(status)),
+        ("s3", s3(status)),
+        ("nfs", nfs(status)),
+        ("journal", journal(status)),
+        ("events", events(status)),
+    ] {
+        text.push_str(&format!("  {title:<8} {line}\n"));
+    }
+    text
+}
+
+fn objects(status: &Status) -> String {
+    format!("{} in {}, {}", count(status.objects, "file"), count(status.dirs, "directory"), size(status.bytes))
+}
+
+fn mirror(status: &Status) -> String {
+    if status.lazy {
+        return "off (--lazy): files come when they are read".into();
+    }
+    let m = &status.mirror;
+    let progress = MirrorProgress {
+        running: m.running,
+        listed: m.listed,
+        done: m.done,
+        total: m.total,
+        bytes_done: m.bytes_done,
+        bytes_total: m.bytes_total,
+    };
+    format!("{}, {}", if m.running { "running" } else { "at rest" }, progress::describe(&progress))
+}
+
+fn fresh(status: &Status) -> String {
+    let f = &status.fresh;
+    let stale = match f.stale_served {
+        0 => "no stale answer".into(),
+        n => format!("{} (the oldest by {} ms)", count(n, "stale answer"), number(f.max_stale_ms)),
+    };
+    let waiting = f.queued + f.in_flight;
+    format!("{}, {} found, {stale}, {} waiting", count(f.checks, "check"), count(f.changes, "change"), number(waiting))
+}
+
+fn s3(status: &Status) -> String {
+    let s3 = &status.s3;
+    let requests: u64 = s3.requests_by_kind.values().sum();
+    format!(
+        "{} (about ${:.4}), {} in, {}, {} throttled{}",
+        count(requests, "request"),
+        s3.cost_usd,
+        size(s3.bytes_in),
+        count(s3.errors, "error"),
+        number(s3.throttled),
+        most(s3.requests_by_kind.iter()),
+    )
+}
+
+fn nfs(status: &Status) -> String {
+    let nfs = &status.nfs;
+    format!(
+        "{} on {}{}",
+        count(nfs.clients, "client"),
+        count(nfs.connections, "connection"),
+        most(nfs.ops_by_proc.iter())
+    )
+}
+
+/// The largest counts: `: read 9, lookup 7`; nothing when there are none.
+fn most<'a>(counts: impl Iterator<Item = (&'a String, &'a u64)>) -> String {
+    let mut counts: Vec<_> = counts.filter(|(_, n)| **n > 0).collect();
+    counts.sort_by(|a, b| b.1.cmp(a.1));
+    let list: Vec<_> = counts.iter().take(5).map(|(name, n)| format!("{name} {}", number(**n))).collect();
+    if list.is_empty() { String::new() } else { format!(": {}", list.join(", ")) }
+}
+
+fn journal(status: &Status) -> String {
+    let journal = &status.journal;
+    if journal.pending == 0 && status.conflicts == 0 {
+        return "everything is in S3".into();
+    }
+    format!(
+        "{} not in S3 yet ({}, the oldest for {} s, {} failed), {}",
+        count(journal.pending, "change"),
+        size(journal.bytes),
+        journal.oldest_s,
+        number(journal.failed),
+        count(status.conflicts, "conflict"),
+    )
+}
+
+fn events(status: &Status) -> String {
+    match (&status.events.source, status.events.healthy) {
+        (None, _) => "none: S3 is asked behind the answers".into(),
+        (Some(source), true) => format!("from {source}, {} ms behind", status.events.lag_ms.unwrap_or(0)),
+        (Some(source), false) => format!("{source} is not healthy: S3 is asked behind the answers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_is_a_short_table() {
+        let mut status = Status { bucket: "media".into(), prefix: "a/".into(), uptime_s: 3725, ..Status::default() };
+        (status.version, status.objects, status.dirs, status.bytes) = ("0.1.0".into(), 12345, 1, 3 << 30);
+        (status.fresh.checks, status.fresh.stale_served, status.fresh.max_stale_ms) = (1000, 1, 140);
+        status.s3.requests_by_kind = [("head".into(), 7), ("list".into(), 9000), ("get".into(), 0)].into();
+        status.nfs.clients = 2;
+        let text = describe(&status);
+        for line in [
+            "s3://media/a/  up 1h 2m 5s, fasts3 0.1.0\n",
+            "  objects  12,345 files in 1 directory, 3.0 GiB\n",
+            "  fresh    1,000 checks, 0 changes found, 1 stale answer (the oldest by 140 ms), 0 waiting\n",
+            "  s3       9,007 requests (about $0.0000), 0 B in, 0 errors, 0 throttled: list 9,000, head 7\n",
+            "  nfs      2 clients on 0 connections\n",
+            "  journal  everything is in S3\n",
+            "  events   none: S3 is asked behind the answers\n",
+        ] {
+            assert!(text.contains(line), "{line}not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn lazy_server_says_so() {
+        let status = Status { lazy: true, ..Status::default() };
+        assert!(describe(&status).contains("off (--lazy)"));
+    }
+}
