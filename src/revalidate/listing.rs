@@ -66,7 +66,7 @@ impl ListingProgress {
     /// # Errors
     /// `Busy`: the deadline passed, or S3 does not answer. `Gone`: there is no such directory any more.
     pub async fn advanced(&mut self) -> Result<bool, WaitError> {
-        if self.state.borrow_and_update().end.is_none() {
+        if self.state.borrow().end.is_none() {
             match tokio::time::timeout(self.deadline, self.state.changed()).await {
                 Ok(Ok(())) => {}
                 // Late, or the server stops.
@@ -136,12 +136,17 @@ impl Revalidator {
             let Fetched { page, next, .. } = fetched;
             swept.keys += (page.objects.len() + page.prefixes.len()) as u64;
             let following = self.following(&how, &mut request, next);
-            let (applied, following) = tokio::join!(self.index.apply_page(sweep, page), following);
+            let applied = async {
+                let applied = self.index.apply_page(sweep, page).await?;
+                // At once, not when the next page is here too.
+                on_page();
+                Ok::<_, Trouble>(applied)
+            };
+            let (applied, following) = tokio::join!(applied, following);
             let (moved, page) = applied?;
             sweep = moved;
             swept.changed += page.created + page.replaced + page.removed;
             swept.outdated.extend(page.outdated);
-            on_page();
             match following? {
                 Some(next) => fetched = next,
                 None => break,

@@ -52,7 +52,7 @@ use lookup::{Absences, Found};
 use outage::Outage;
 use stats::Counters;
 
-/// Directories whose length in pages is remembered, and keys whose refusal is: some MB at most.
+/// Directories and keys of which something is remembered: some MB at most.
 const REMEMBERED: usize = 65_536;
 
 /// What a wait for S3 can end in, for `fs/` to turn into an NFS error.
@@ -116,6 +116,8 @@ pub struct Revalidator {
     refused: Cache<Ino, Tick>,
     /// How many pages the last listing of a directory had.
     pages: Cache<Ino, u64>,
+    /// Files of a directory asked alone within one `recheck`, and since when.
+    alone: Cache<Ino, (Tick, usize)>,
     lookups: Flights<(Ino, Name), Option<Found>>,
     absences: Absences,
     listings: Flights<Ino, listing::State>,
@@ -151,6 +153,7 @@ impl Revalidator {
             waiters: Arc::default(),
             refused: Cache::new(REMEMBERED),
             pages: Cache::new(REMEMBERED),
+            alone: Cache::new(REMEMBERED),
             lookups: Flights::default(),
             absences: Absences::new(),
             listings: Flights::default(),
@@ -164,7 +167,8 @@ impl Revalidator {
     /// The owner task: takes checks off the queue, groups them (one LIST for 13 or more keys of one
     /// directory where that is cheaper), runs them. Returns when `stop` is cancelled and all is settled.
     pub async fn run(self: Arc<Revalidator>, stop: CancellationToken) {
-        self.work_off(&stop).await;
+        let Some(due) = self.due.lock().take() else { return };
+        self.work_off(due, &stop).await;
         self.stopping.cancel();
         self.fetcher.shut_down().await;
         self.tasks.close();

@@ -22,6 +22,8 @@ pub(super) const QUEUE: usize = 16_384;
 const SLOTS: usize = 64;
 /// A LIST page costs as much as 12.5 HEADs, so from 13 keys on it is cheaper.
 pub(super) const LIST_PAYS: usize = 13;
+/// Keys on one page of a listing.
+const PAGE: usize = 1_000;
 /// How long a key that S3 refused is left alone.
 const REFUSAL: Duration = Duration::from_secs(10);
 
@@ -69,8 +71,7 @@ impl Revalidator {
     }
 
     /// Runs checks until `stop`; what is then in flight is dropped, to be asked again after the start.
-    pub(super) async fn work_off(self: &Arc<Revalidator>, stop: &CancellationToken) {
-        let Some(mut due) = self.due.lock().take() else { return };
+    pub(super) async fn work_off(self: &Arc<Revalidator>, mut due: mpsc::Receiver<Claim>, stop: &CancellationToken) {
         let mut jobs: VecDeque<Job> = VecDeque::new();
         let mut running: JoinSet<Vec<Job>> = JoinSet::new();
         loop {
@@ -111,18 +112,47 @@ impl Revalidator {
                 _ => groups.entry(node.parent).or_default().1.push(claim),
             }
         }
-        for (dir, (own, mut files)) in groups {
-            if let Some(claim) = own {
-                let along = if self.listing_pays(dir, files.len()) { std::mem::take(&mut files) } else { Vec::new() };
-                jobs.push(Job::Dir { claim, files: along });
-            }
-            if files.len() >= LIST_PAYS {
-                jobs.push(Job::Many { dir, files });
-            } else {
-                jobs.extend(files.into_iter().map(|claim| Job::File { claim, known_stale: false }));
-            }
+        for (dir, (own, files)) in groups {
+            self.plan_directory(dir, own, files, &mut jobs);
         }
         jobs
+    }
+
+    /// Makes jobs of a directory's own claim and of those of files in it whose attributes are known.
+    fn plan_directory(&self, dir: Ino, own: Option<Claim>, mut files: Vec<Claim>, jobs: &mut Vec<Job>) {
+        let own = own.or_else(|| self.is_asked_piecemeal(dir, files.len()).then(|| self.claim(dir)).flatten());
+        if let Some(claim) = own {
+            let along = if self.listing_pays(dir, files.len()) { std::mem::take(&mut files) } else { Vec::new() };
+            jobs.push(Job::Dir { claim, files: along });
+        }
+        if files.len() >= LIST_PAYS {
+            jobs.push(Job::Many { dir, files });
+        } else {
+            jobs.extend(files.into_iter().map(|claim| Job::File { claim, known_stale: false }));
+        }
+    }
+
+    /// Whether a listing would have been cheaper than the files asked one by one lately, and is short.
+    fn is_asked_piecemeal(&self, dir: Ino, count: usize) -> bool {
+        if count == 0 || count >= LIST_PAYS {
+            return false;
+        }
+        let now = self.clock.now();
+        let lately = self.alone.get(&dir).filter(|(since, _)| now.since(*since) < self.settings.recheck);
+        let (since, before) = lately.unwrap_or((now, 0));
+        self.alone.insert(dir, (since, before + count));
+        before + count >= LIST_PAYS && self.is_short(dir)
+    }
+
+    /// Whether the listing of `dir` is known to be one page.
+    fn is_short(&self, dir: Ino) -> bool {
+        let pages = self.pages.get(&dir).or_else(|| {
+            let entries = self.index.entries(dir, 0, PAGE + 1).ok()?.len();
+            let pages = entries.div_ceil(PAGE) as u64;
+            self.pages.insert(dir, pages);
+            Some(pages)
+        });
+        pages.is_some_and(|pages| pages <= 1)
     }
 
     /// Whether `count` files may wait for a listing of `dir` that happens anyway: it is short, or cheaper.
@@ -188,6 +218,7 @@ impl Revalidator {
         match trouble {
             // `ask` has noted it for all keys.
             Trouble::Store(store::Error::Unavailable { .. }) => tracing::debug!(%ino, %trouble, "check failed"),
+            Trouble::Restless(_) => tracing::debug!(%ino, %trouble, "check failed"),
             Trouble::Index(IndexError::Closed) | Trouble::Gone => {}
             Trouble::Copy { source: DownloadError::Store(store::Error::Unavailable { .. }), .. } => {
                 self.outage.failed(trouble);

@@ -80,3 +80,39 @@ async fn listing_behind_a_readdir_answers_for_the_files_too() {
     assert_eq!((rig.count(Request::List), rig.count(Request::Get), rig.count(Request::Head)), (1, 1, 0));
     assert_eq!(rig.read_warm(&keys[0]), "two");
 }
+
+#[tokio::test]
+async fn files_asked_one_after_the_other_end_in_one_list() {
+    let (rig, keys) = due_files(40).await;
+    rig.list("d").await;
+    rig.settled("d/").await;
+    rig.pass_recheck();
+    rig.s3.requests().reset();
+    for key in &keys {
+        rig.read_warm(key);
+        rig.settled(key).await;
+    }
+    assert_eq!((rig.count(Request::Get), rig.count(Request::List)), (12, 1));
+    // The next moment begins with single checks again.
+    rig.pass_recheck();
+    rig.read_warm(&keys[0]);
+    rig.settled(&keys[0]).await;
+    assert_eq!((rig.count(Request::Get), rig.count(Request::List)), (13, 1));
+}
+
+#[tokio::test]
+async fn files_asked_one_after_the_other_in_a_long_directory_stay_alone() {
+    let (rig, keys) = due_files(16).await;
+    for n in 0..1_000 {
+        rig.bucket.put(&format!("d/x{n:04}"), "", &[]);
+    }
+    rig.list("d").await;
+    rig.settled("d/").await;
+    rig.pass_recheck();
+    rig.s3.requests().reset();
+    for key in &keys {
+        rig.read_warm(key);
+        rig.settled(key).await;
+    }
+    assert_eq!((rig.count(Request::Get), rig.count(Request::List)), (16, 0));
+}

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 use crate::config::{self, S3Config};
@@ -59,6 +59,7 @@ struct Rig {
     content: Arc<Content>,
     revalidator: Arc<Revalidator>,
     stop: CancellationToken,
+    _stop_at_end: DropGuard,
     tasks: Vec<JoinHandle<()>>,
     dir: TempDir,
 }
@@ -85,7 +86,8 @@ impl Rig {
             vec![tokio::spawn(revalidator.clone().run(stop.clone())), tokio::spawn(content.clone().run(stop.clone()))];
         let bucket = s3.bucket("bucket");
         s3.requests().reset();
-        Rig { s3, bucket, clock, index, content, revalidator, stop, tasks, dir }
+        let _stop_at_end = stop.clone().drop_guard();
+        Rig { s3, bucket, clock, index, content, revalidator, stop, _stop_at_end, tasks, dir }
     }
 
     /// Stops the server in an orderly way; S3 and the cache directory stay.
@@ -190,12 +192,6 @@ impl Rig {
     async fn wait_complete(&self, key: &str) {
         let node = self.known(key).unwrap();
         within(self.revalidator.fetcher.complete(node.ino)).await.unwrap();
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 
