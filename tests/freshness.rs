@@ -317,7 +317,7 @@ async fn a_server_starts_without_s3_and_catches_up() {
     world.put("file.txt", b"new");
     world.s3.faults().set_down(false);
     world.clock.advance(Duration::from_secs(60));
-    client.getattr(&client.lookup("file.txt").await.unwrap().handle).await.unwrap();
+    client.lookup("file.txt").await.unwrap();
     world.quiet().await;
     assert_eq!(client.read("file.txt").await.unwrap(), b"new");
 }

@@ -354,5 +354,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

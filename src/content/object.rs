@@ -279,7 +279,7 @@ mod tests {
         object.fill(3, b"def").unwrap();
         assert!(!object.is_complete());
         assert!(object.has(3..6) && object.has(4..100) && !object.has(2..4));
-        assert_eq!(object.missing(0..10), [0..3]);
+        assert_eq!(object.missing(0..10), vec![0..3; 1]);
         object.fill(0, b"abc").unwrap();
         assert!(object.is_complete() && object.has(0..6) && object.missing(0..6).is_empty());
         let mut all = [0; 6];

@@ -156,6 +156,11 @@ impl Cache {
         }
     }
 
+    /// Ends reading from redb; what is in memory stays, for those who were answered last.
+    pub(super) fn close(&self) {
+        *self.snapshot.write() = Err(IndexError::Closed);
+    }
+
     /// Forgets everything in memory and reads from `snapshot`, or fails, from now on.
     pub(super) fn reset(&self, snapshot: Result<Snapshot, IndexError>) {
         *self.snapshot.write() = snapshot.map(Arc::new);

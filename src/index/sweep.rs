@@ -224,12 +224,17 @@ impl Walk<'_, '_> {
     /// The marker of the innermost directory.
     fn marker_of_top(&mut self, object: Option<&ObjectMeta>) -> Result<(), IndexError> {
         let Some(meta) = object else { return Ok(()) };
-        let dir = self.top().dir;
-        reconcile::mark(self.change, dir, meta, &self.evidence)?;
-        let answered = self.evidence.answered;
+        let (dir, evidence) = (self.top().dir, self.evidence_of_top());
+        reconcile::mark(self.change, dir, meta, &evidence)?;
         let top = self.top();
-        (top.marker_seen, top.observed) = (true, answered);
+        (top.marker_seen, top.observed) = (true, evidence.answered);
         Ok(())
+    }
+
+    /// The evidence as it counts for the innermost directory: what this sweep saw of it makes none of it late.
+    fn evidence_of_top(&mut self) -> Evidence {
+        let sent = self.evidence.sent.max(self.top().observed);
+        Evidence { sent, answered: self.evidence.answered, content: None }
     }
 
     fn prefix(&mut self, component: &Component) -> Result<(), IndexError> {
@@ -307,15 +312,15 @@ impl Walk<'_, '_> {
         if !frame.covered || !self.sweep.in_order {
             return Ok(());
         }
-        let (dir, marker_seen, observed) = (frame.dir, frame.marker_seen, frame.observed);
+        let (dir, marker_seen) = (frame.dir, frame.marker_seen);
         self.sweep.stack.push(frame);
         while let Some((existing, child)) = self.next_ahead(&[0xFF; 2])? {
             self.remove(&existing, child)?;
         }
+        let evidence = self.evidence_of_top();
         self.sweep.stack.pop();
         if !marker_seen {
-            let sent = self.evidence.sent.max(observed);
-            reconcile::unmark(self.change, dir, &Evidence { sent, content: None, ..self.evidence })?;
+            reconcile::unmark(self.change, dir, &evidence)?;
         }
         self.listed(dir)
     }

@@ -165,7 +165,7 @@ impl Run {
                 Message::Close => commands.close(),
             }
         }
-        self.shared.cache.reset(Err(IndexError::Closed));
+        self.shared.cache.close();
     }
 
     /// The next command; removes cut-off subtrees while there is none.

@@ -481,5 +481,4 @@ fn disk_failed(error: &io::Error) -> End {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;

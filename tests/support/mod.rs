@@ -1,7 +1,7 @@
 //! What the integration tests share: a world of one bucket in an S3 server of this process, one fasts3
 //! server over it with a clock that the test steps, and an independent NFS client.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,6 +1,7 @@
 //! Tests of the index, and the bucket and clock they share.
 #![allow(clippy::unwrap_used)]
 
+mod disk;
 mod durability;
 mod memory;
 mod model;
@@ -42,6 +43,13 @@ impl Bench {
         drop(index);
         let index = Index::open(&dir.path().join("index.redb"), OPTIONS, DEFAULTS, clock.clone()).unwrap();
         Bench { dir, index, clock }
+    }
+
+    /// Waits until the writer has removed what was below directories that are gone.
+    async fn orphans_removed(&self) {
+        while self.index.shared.cache.snapshot().unwrap().has_orphans {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The clock, one tick later.

@@ -112,13 +112,14 @@ fn expected(bucket: &Bucket) -> BTreeMap<Vec<Component>, Option<String>> {
     tree
 }
 
-fn check_all(bench: &Bench, bucket: &mut Bucket) {
+async fn check_all(bench: &Bench, bucket: &mut Bucket) {
     let mut tree = BTreeMap::new();
     walk(bench, Ino::ROOT, &mut Vec::new(), &mut tree);
     assert_eq!(tree, expected(bucket));
+    bench.orphans_removed().await;
     let dirs = tree.keys().filter(|path| path.last().unwrap().kind() != ComponentKind::File).count() as u64;
     let counts = bench.index.counts();
-    assert_eq!(counts.files, tree.len() as u64 - dirs);
+    assert_eq!((counts.files, counts.dirs), (tree.len() as u64 - dirs, dirs));
     for key in bucket.keys.keys() {
         let ino = bench.node(key).unwrap().ino;
         let known = *bucket.inodes.entry(key.clone()).or_insert(ino);
@@ -149,7 +150,7 @@ async fn play(steps: Vec<Step>) {
             }
             Step::ListAll(size) => {
                 bench.list(Ino::ROOT, true, &bucket.below(""), size).await;
-                check_all(&bench, &mut bucket);
+                check_all(&bench, &mut bucket).await;
             }
             Step::ListLevel(n, size) => list(&bench, &bucket, n, size, false).await,
             Step::ListBelow(n, size) => list(&bench, &bucket, n, size, true).await,
@@ -157,7 +158,7 @@ async fn play(steps: Vec<Step>) {
         }
     }
     bench.list(Ino::ROOT, true, &bucket.below(""), 3).await;
-    check_all(&bench, &mut bucket);
+    check_all(&bench, &mut bucket).await;
     let applied = bench.list(Ino::ROOT, true, &bucket.below(""), 5).await;
     assert_eq!((applied.created, applied.replaced, applied.removed), (0, 0, 0), "a second look sees nothing new");
 }

@@ -268,11 +268,11 @@ async fn first_bytes_are_answered_while_the_rest_is_held() {
     let bytes = pattern(4 * MIB, 0);
     let ino = rig.given("a", "v1", bytes.clone()).await;
     let (go, held) = watch::channel(false);
-    rig.s3.fault(Fault::Pause(MIB, held));
+    rig.s3.fault(Fault::Pause(700_000, held));
 
-    let (_, object) = rig.fetcher.fetch(ino, 0..MIB).await.unwrap();
+    let (_, object) = rig.fetcher.fetch(ino, 0..700_000).await.unwrap();
 
-    assert_eq!(read(&object, 0..MIB), bytes[..MIB as usize]);
+    assert_eq!(read(&object, 0..700_000), bytes[..700_000]);
     assert!(!object.is_complete());
     go.send(true).unwrap();
     rig.quiet().await;
