@@ -35,13 +35,14 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.node.freshness.release();
-        self.waiters.wake(self.node.ino);
-        self.waiters.claims.send_modify(|claims| *claims -= 1);
+        self.waiters.release(&self.node);
     }
 }
 
 /// Who waits for which check, and how many checks there are.
+///
+/// Claims are given back, and waiters come, under the lock of `nodes`: so a waiter is woken by the end of the
+/// very check it waits for, and not by the echo of the one before.
 #[derive(Default)]
 pub(super) struct Waiters {
     nodes: Mutex<HashMap<Ino, Arc<Notify>>>,
@@ -49,16 +50,16 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Waits until no check of `node` is queued or in flight.
+    /// Waits until the check of `node` that is queued or in flight has ended; at once when there is none.
     pub(super) async fn released(&self, node: &Node) {
-        let notify = self.nodes.lock().entry(node.ino).or_default().clone();
-        // Made before the flag is read: a release after that reading wakes it.
-        let woken = notify.notified();
-        if node.freshness.is_pending() {
-            woken.await;
-        } else {
-            self.wake(node.ino);
-        }
+        let woken = {
+            let mut nodes = self.nodes.lock();
+            if !node.freshness.is_pending() {
+                return;
+            }
+            nodes.entry(node.ino).or_default().clone().notified_owned()
+        };
+        woken.await;
     }
 
     /// Waits until nobody holds a claim.
@@ -72,14 +73,45 @@ impl Waiters {
         *self.claims.borrow()
     }
 
+    fn release(&self, node: &Node) {
+        let mut nodes = self.nodes.lock();
+        node.freshness.release();
+        if let Some(notify) = nodes.remove(&node.ino) {
+            notify.notify_waiters();
+        }
+        drop(nodes);
+        self.claims.send_modify(|claims| *claims -= 1);
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.nodes.lock().is_empty()
     }
+}
 
-    fn wake(&self, ino: Ino) {
-        if let Some(notify) = self.nodes.lock().remove(&ino) {
-            notify.notify_waiters();
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::revalidate::tests::some_node;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn waiter_is_woken_by_the_end_of_the_check_it_saw() {
+        let (node, waiters, ended) = (some_node(7), Arc::new(Waiters::default()), Arc::new(AtomicU64::new(0)));
+        for round in 1..=2_000 {
+            let claim = Claim::take(&node, &waiters).unwrap();
+            let ended_then = ended.clone();
+            let check = tokio::spawn(async move {
+                ended_then.store(round, Ordering::SeqCst);
+                drop(claim);
+            });
+            waiters.released(&node).await;
+            assert_eq!(ended.load(Ordering::SeqCst), round, "the end of an earlier check woke it");
+            // The claim is free already, while its check may still be on its way out.
+            drop(check);
         }
+        assert!(waiters.is_empty());
     }
 }

@@ -1,7 +1,6 @@
 //! Checks behind answers: F1, F2, F3, F7.
 
 use super::*;
-use crate::s3server::{Fault, On};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn warm_answer_does_not_wait_for_a_slow_s3_and_sets_off_one_check() {
@@ -230,17 +229,11 @@ async fn refused_key_is_left_alone_for_a_while_and_the_others_are_not() {
 async fn full_queue_drops_the_check_and_the_next_touch_asks_again() {
     let rig = Rig::new().await;
     // Its queue is not worked off: nothing is awaited below on this thread.
-    let node = |n: u64| {
-        let inode =
-            crate::index::Inode { ino: Ino(1_000 + n), kind: crate::index::Kind::File, ..rig.root().inode.clone() };
-        Arc::new(Node { inode, freshness: Arc::default() })
-    };
-    let nodes: Vec<_> = (0..=queue::QUEUE as u64).map(node).collect();
+    let nodes: Vec<_> = (0..=queue::QUEUE as u64).map(|n| some_node(1_000 + n)).collect();
     nodes.iter().for_each(|node| rig.revalidator.touch(node));
     let pending = nodes.iter().filter(|node| node.freshness.is_pending()).count();
     assert_eq!(pending, queue::QUEUE);
     assert!(!nodes.last().unwrap().freshness.is_pending());
     assert_eq!(rig.revalidator.stats().dropped, 1);
     assert_eq!(rig.revalidator.stats().queued, queue::QUEUE as u64);
-    drop(rig);
 }

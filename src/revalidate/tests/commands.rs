@@ -38,7 +38,7 @@ async fn refresh_of_a_directory_brings_all_below_up_to_date() {
 async fn refresh_tells_when_s3_is_gone() {
     let rig = Rig::new().await;
     rig.warm("a", "one").await;
-    rig.s3.faults().set_down(true);
+    take_down(&rig.s3);
     let ino = rig.known("a").unwrap().ino;
     assert!(matches!(within(rig.revalidator.refresh(ino)).await, Err(WaitError::Busy)));
     assert!(matches!(within(rig.revalidator.refresh(Ino::ROOT)).await, Err(WaitError::Busy)));

@@ -1,7 +1,6 @@
 //! Listings: F4.
 
 use super::*;
-use crate::s3server::Fault;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_listing_is_shown_page_by_page_to_all_who_wait() {

@@ -83,7 +83,7 @@ async fn directory_hides_a_file_of_the_same_name_and_both_are_there() {
     let rig = Rig::new().await;
     rig.bucket.put("a", "file", &[]);
     rig.bucket.put("a/b", "inner", &[]);
-    assert_eq!(rig.node("a").await.kind, crate::index::Kind::Dir);
+    assert_eq!(rig.node("a").await.kind, Kind::Dir);
     assert_eq!(rig.read("a/b").await, "inner");
     assert_eq!(rig.read("a‛f").await, "file");
 }
@@ -117,7 +117,7 @@ async fn key_becomes_a_directory_and_back_again() {
     rig.pass_recheck();
     rig.read_warm("x");
     rig.settled("x").await;
-    assert_eq!(rig.node("x").await.kind, crate::index::Kind::Dir);
+    assert_eq!(rig.node("x").await.kind, Kind::Dir);
     assert_eq!(rig.list("x").await, ["y"]);
 
     rig.bucket.delete("x/y");

@@ -1,7 +1,6 @@
 //! The mirror and its limit.
 
 use super::*;
-use crate::s3server::On;
 
 const FILE: usize = 100_000;
 
@@ -30,7 +29,7 @@ async fn whole_bucket_comes_with_one_listing() {
     assert_eq!((progress.running, progress.listed), (false, true));
     assert_eq!((progress.done, progress.total), (40, 40));
     assert_eq!(progress.bytes_done, progress.bytes_total);
-    rig.s3.faults().set_down(true);
+    take_down(&rig.s3);
     assert_eq!(rig.read_warm("1/2/7"), "text 7");
     assert_eq!(rig.list("1").await.len(), 5);
 }
@@ -68,12 +67,12 @@ async fn what_is_here_is_not_fetched_again_and_what_is_outdated_is() {
 async fn mirror_waits_for_an_s3_that_is_gone_and_goes_on() {
     let rig = Rig::new().await;
     rig.bucket.put("a", "one", &[]);
-    rig.s3.faults().set_down(true);
+    take_down(&rig.s3);
     let mirror = tokio::spawn(rig.revalidator.clone().mirror(rig.stop.clone()));
     // Somebody's lookup and the mirror's listing fail; which of them begins the pause does not matter.
     assert!(rig.find("nothing").await.is_err());
     assert!(rig.revalidator.mirror_progress().running);
-    rig.s3.faults().set_down(false);
+    rig.s3.faults().clear();
     assert!(rig.find("nothing").await.unwrap().is_none());
     // The mirror may have failed after that lookup: its pause passes, too.
     let mut mirror = mirror;

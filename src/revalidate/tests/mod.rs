@@ -24,9 +24,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::*;
 use crate::config::{self, S3Config};
 use crate::content::CacheLimit;
-use crate::index::{Defaults, IndexOptions};
-use crate::s3server::{self, Bucket, Kind as Request, S3Server};
+use crate::index::{Defaults, IndexOptions, Inode, Kind};
+use crate::s3server::{self, Bucket, Fault, Kind as Request, On, S3Server};
 use crate::store::{Connecting, Timing, connect_with};
+use crate::types::{Component, Time};
 
 /// As long as tests that nothing should keep waiting wait.
 const SOON: Duration = Duration::from_secs(20);
@@ -197,6 +198,35 @@ impl Rig {
 
 async fn within<T>(wait: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, wait).await.expect("nothing came within SOON")
+}
+
+/// A file that no index knows.
+pub(super) fn some_node(ino: u64) -> Arc<Node> {
+    let inode = Inode {
+        ino: Ino(ino),
+        parent: Ino::ROOT,
+        component: Component::from_bytes(b"file").unwrap(),
+        kind: Kind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        rdev: (0, 0),
+        size: 0,
+        atime: Time(0),
+        mtime: Time(0),
+        ctime: Time(0),
+        remote: None,
+        attributes_known: true,
+        local: None,
+        listed: false,
+    };
+    Arc::new(Node { inode, freshness: Arc::default() })
+}
+
+/// Takes S3 away, from the very next request on, also on connections that are open.
+fn take_down(s3: &S3Server) {
+    s3.faults().inject_always(On::any(), Fault::Close);
+    s3.faults().set_down(true);
 }
 
 fn name(text: &str) -> Name {

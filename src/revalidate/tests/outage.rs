@@ -1,7 +1,6 @@
 //! S3 slow, failing or gone: F1, F8.
 
 use super::*;
-use crate::s3server::{Fault, On};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_here_is_served_while_s3_is_gone_and_caught_up_later() {
@@ -10,7 +9,7 @@ async fn everything_here_is_served_while_s3_is_gone_and_caught_up_later() {
     rig.warm("d/a", "one").await;
     rig.list("d").await;
     let (s3, clock, dir) = rig.shut_down().await;
-    s3.faults().set_down(true);
+    take_down(&s3);
     s3.bucket("bucket").put("d/a", "two", &[]);
     s3.bucket("bucket").put("d/new", "new", &[]);
     let rig = Rig::on(s3, clock, dir, Setup::default()).await;
@@ -22,7 +21,7 @@ async fn everything_here_is_served_while_s3_is_gone_and_caught_up_later() {
     assert_eq!(rig.read_warm("d/a"), "one");
     assert!(!rig.known("d/a").unwrap().freshness.is_pending(), "nobody asks while S3 is known to be gone");
 
-    rig.s3.faults().set_down(false);
+    rig.s3.faults().clear();
     rig.clock.advance(Duration::from_secs(11));
     assert_eq!(rig.read_warm("d/a"), "one");
     rig.settled("d/a").await;
@@ -40,12 +39,12 @@ async fn unknown_name_is_absent_in_a_listed_directory_and_busy_in_another() {
     rig.list("d").await;
     rig.node("e").await;
     rig.pass_recheck();
-    rig.s3.faults().set_down(true);
+    take_down(&rig.s3);
     assert!(matches!(rig.find("e/b").await, Err(WaitError::Busy)));
     assert!(rig.revalidator.outage.is_on());
     assert!(rig.find("d/b").await.unwrap().is_none(), "what its last listing said");
     // Back again, it is asked for at once: an outage is not an absence.
-    rig.s3.faults().set_down(false);
+    rig.s3.faults().clear();
     rig.bucket.put("d/b", "two", &[]);
     rig.clock.advance(Duration::from_secs(11));
     assert!(rig.find("d/b").await.unwrap().is_some());
@@ -56,11 +55,11 @@ async fn answer_to_a_client_ends_the_pause_for_the_checks() {
     let rig = Rig::new().await;
     rig.warm("a", "one").await;
     rig.pass_recheck();
-    rig.s3.faults().set_down(true);
+    take_down(&rig.s3);
     rig.read_warm("a");
     rig.settled("a").await;
     assert!(rig.revalidator.outage.is_on());
-    rig.s3.faults().set_down(false);
+    rig.s3.faults().clear();
     rig.bucket.put("a", "two", &[]);
     assert!(rig.find("b").await.unwrap().is_none(), "clients' own requests do not wait for the pause");
     assert!(!rig.revalidator.outage.is_on());
