@@ -37,6 +37,7 @@ pub use model::*;
 pub use sweep::Sweep;
 
 use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId, name};
+use sweep::{PageWork, Progress};
 use writer::{Shared, Writer};
 
 /// Sizes of the index's memory.
@@ -129,11 +130,16 @@ impl Index {
     }
 
     /// Reconciles one page of a listing and moves `sweep` on: entries are created, changed, and, where
-    /// the page's key range shows them missing, removed. One transaction a page; memory is bounded by
-    /// the page. The `last` page closes the listing: directories it walked become `listed`.
+    /// the page's key range shows them missing, removed. One transaction a page (several where it removes
+    /// much), memory bounded by the page. The `last` page closes the listing: directories it walked become `listed`.
     pub async fn apply_page(&self, sweep: Sweep, page: Page) -> Result<(Sweep, PageApplied), IndexError> {
-        let weight = 1 + page.objects.len() + page.prefixes.len();
-        self.writer.run(weight, move |change| sweep::apply_page(change, sweep, &page)).await
+        let mut work = PageWork::new(sweep, page);
+        loop {
+            match self.writer.run(work.weight(), |change| work.run(change)).await? {
+                Progress::Done(sweep, applied) => return Ok((sweep, applied)),
+                Progress::Paused(rest) => work = rest,
+            }
+        }
     }
 
     /// Says that the bytes of `ino`'s version `etag` are (partly) in `object`. False, and the object is

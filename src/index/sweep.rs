@@ -27,6 +27,8 @@ use crate::types::{Component, Ino, Key, Tick};
 
 /// Entries read ahead of the merge at once.
 const AHEAD: usize = 256;
+/// Entries that one transaction removes: a directory that lost a million must not hold up everybody else's commits.
+const REMOVALS: usize = 4096;
 
 /// A listing under way: how far the merge of S3's keys with the index has come. It walks keys in order,
 /// so what the index has between two listed keys is gone. Made by `Sweep::new`, moved by `apply_page`.
@@ -81,29 +83,50 @@ struct Frame {
     exhausted: bool,
 }
 
-/// See [`super::Index::apply_page`].
-pub(super) fn apply_page(
-    change: &mut Change<'_>,
+/// A page on its way through the writer: merged in one transaction, or, where much is to be removed, in several.
+pub(super) struct PageWork {
     sweep: Sweep,
-    page: &Page,
-) -> Result<(Sweep, PageApplied), IndexError> {
-    let evidence = Evidence { sent: page.sent, answered: page.answered, content: None };
-    let mut walk = Walk { change, sweep, evidence, applied: PageApplied::default() };
-    walk.begin()?;
-    walk.check_order(page);
-    for (key, object) in merge(page) {
-        if !walk.sweep.stack.is_empty() {
-            walk.key(key, object)?;
+    page: Page,
+    /// How many of its keys are done.
+    done: usize,
+    applied: PageApplied,
+}
+
+/// What one transaction made of a page.
+pub(super) enum Progress {
+    /// The page is merged.
+    Done(Sweep, PageApplied),
+    /// More is to be removed than one transaction should.
+    Paused(PageWork),
+}
+
+impl PageWork {
+    pub(super) fn new(sweep: Sweep, page: Page) -> PageWork {
+        PageWork { sweep, page, done: 0, applied: PageApplied::default() }
+    }
+
+    /// Entries that the next transaction will about touch.
+    pub(super) fn weight(&self) -> usize {
+        1 + self.page.objects.len() + self.page.prefixes.len() - self.done
+    }
+
+    /// Goes on with the page. See [`super::Index::apply_page`].
+    pub(super) fn run(self, change: &mut Change<'_>) -> Result<Progress, IndexError> {
+        let PageWork { sweep, page, mut done, applied } = self;
+        let evidence = Evidence { sent: page.sent, answered: page.answered, content: None };
+        let mut walk = Walk { change, sweep, evidence, applied, removals_left: REMOVALS };
+        let stopped = walk.page(&page, &mut done);
+        let Walk { mut sweep, applied, .. } = walk;
+        for frame in &mut sweep.stack {
+            frame.ahead.clear();
+            frame.exhausted = false;
+        }
+        match stopped {
+            Ok(()) => Ok(Progress::Done(sweep, applied)),
+            Err(Stop::Pause) => Ok(Progress::Paused(PageWork { sweep, page, done, applied })),
+            Err(Stop::Failed(error)) => Err(error),
         }
     }
-    if page.last {
-        walk.finish()?;
-    }
-    for frame in &mut walk.sweep.stack {
-        frame.ahead.clear();
-        frame.exhausted = false;
-    }
-    Ok((walk.sweep, walk.applied))
 }
 
 /// Objects and common prefixes in one order.
@@ -117,17 +140,45 @@ fn merge(page: &Page) -> impl Iterator<Item = (&Key, Option<&ObjectMeta>)> {
     })
 }
 
-/// One page being merged.
+/// One transaction's work on a page.
 struct Walk<'c, 't> {
     change: &'c mut Change<'t>,
     sweep: Sweep,
     evidence: Evidence,
     applied: PageApplied,
+    removals_left: usize,
+}
+
+/// Why a page is not done. Whatever is paused can be called again: the stack says how far it has come.
+enum Stop {
+    /// The transaction has removed enough.
+    Pause,
+    Failed(IndexError),
+}
+
+impl From<IndexError> for Stop {
+    fn from(error: IndexError) -> Stop {
+        Stop::Failed(error)
+    }
 }
 
 impl Walk<'_, '_> {
+    /// The page's keys after the first `done`, and the end of the listing after its last page.
+    fn page(&mut self, page: &Page, done: &mut usize) -> Result<(), Stop> {
+        self.begin()?;
+        self.check_order(page, *done);
+        for (key, object) in merge(page).skip(*done) {
+            if !self.sweep.stack.is_empty() {
+                self.key(key, object)?;
+            }
+            self.sweep.previous = Some(key.clone());
+            *done += 1;
+        }
+        if page.last { self.finish() } else { Ok(()) }
+    }
+
     /// Opens the sweep's directory, or leaves what is gone since the last page.
-    fn begin(&mut self) -> Result<(), IndexError> {
+    fn begin(&mut self) -> Result<(), Stop> {
         self.sweep.started.get_or_insert(self.evidence.sent);
         if self.sweep.base.is_none() {
             let (dir, mut path) = (self.sweep.dir, Vec::new());
@@ -154,8 +205,8 @@ impl Walk<'_, '_> {
     }
 
     /// Looks before anything is removed: one key out of order says that no gap means anything.
-    fn check_order(&mut self, page: &Page) {
-        let keys = merge(page).map(|(key, _)| key);
+    fn check_order(&mut self, page: &Page, done: usize) {
+        let keys = merge(page).skip(done).map(|(key, _)| key);
         let in_order = self.sweep.previous.iter().chain(keys).is_sorted();
         if self.sweep.in_order && !in_order {
             warn!(dir = %self.sweep.dir, "this bucket lists in no order: removed keys show only when they are looked at");
@@ -164,8 +215,8 @@ impl Walk<'_, '_> {
     }
 
     /// One listed object, or (`None`) one common prefix.
-    fn key(&mut self, key: &Key, object: Option<&ObjectMeta>) -> Result<(), IndexError> {
-        if self.sweep.previous.replace(key.clone()).as_ref() == Some(key) {
+    fn key(&mut self, key: &Key, object: Option<&ObjectMeta>) -> Result<(), Stop> {
+        if self.sweep.previous.as_ref() == Some(key) {
             return Ok(());
         }
         let path = name::split(key);
@@ -189,7 +240,7 @@ impl Walk<'_, '_> {
     }
 
     /// Leaves all directories but the first and `depth` below it.
-    fn leave_to(&mut self, depth: usize) -> Result<(), IndexError> {
+    fn leave_to(&mut self, depth: usize) -> Result<(), Stop> {
         while self.sweep.stack.len() > depth + 1 {
             if let Some(frame) = self.sweep.stack.pop() {
                 self.complete(frame)?;
@@ -199,7 +250,7 @@ impl Walk<'_, '_> {
     }
 
     /// Enters a directory of the innermost one; false when an older word must not bring it back.
-    fn enter(&mut self, component: &Component) -> Result<bool, IndexError> {
+    fn enter(&mut self, component: &Component) -> Result<bool, Stop> {
         let again = self.top().last == component.as_bytes();
         let child = self.advance(component)?;
         let place = Place { dir: self.top().dir, component, child };
@@ -222,7 +273,7 @@ impl Walk<'_, '_> {
     }
 
     /// The marker of the innermost directory.
-    fn marker_of_top(&mut self, object: Option<&ObjectMeta>) -> Result<(), IndexError> {
+    fn marker_of_top(&mut self, object: Option<&ObjectMeta>) -> Result<(), Stop> {
         let Some(meta) = object else { return Ok(()) };
         let (dir, evidence) = (self.top().dir, self.evidence_of_top());
         reconcile::mark(self.change, dir, meta, &evidence)?;
@@ -237,7 +288,7 @@ impl Walk<'_, '_> {
         Evidence { sent, answered: self.evidence.answered, content: None }
     }
 
-    fn prefix(&mut self, component: &Component) -> Result<(), IndexError> {
+    fn prefix(&mut self, component: &Component) -> Result<(), Stop> {
         let child = self.advance(component)?;
         let place = Place { dir: self.top().dir, component, child };
         let (verdict, _) = reconcile::directory(self.change, &place, None, &self.evidence)?;
@@ -245,7 +296,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn file(&mut self, component: &Component, meta: &ObjectMeta) -> Result<(), IndexError> {
+    fn file(&mut self, component: &Component, meta: &ObjectMeta) -> Result<(), Stop> {
         let child = self.advance(component)?;
         let place = Place { dir: self.top().dir, component, child };
         if let Some(child) = child
@@ -266,13 +317,13 @@ impl Walk<'_, '_> {
     }
 
     /// Moves the innermost directory on to `component`: removes what lies between, and returns its entry.
-    fn advance(&mut self, component: &Component) -> Result<Option<Child>, IndexError> {
+    fn advance(&mut self, component: &Component) -> Result<Option<Child>, Stop> {
         let in_order = self.sweep.in_order;
         let position = component.as_bytes();
         let top = self.top();
         if !in_order || !top.covered || top.last == position {
             let dir = top.dir;
-            return self.change.child(dir, component);
+            return Ok(self.change.child(dir, component)?);
         }
         let mut found = None;
         while let Some((existing, child)) = self.next_ahead(position)? {
@@ -287,7 +338,7 @@ impl Walk<'_, '_> {
     }
 
     /// Takes the innermost directory's next entry that is not above `limit`.
-    fn next_ahead(&mut self, limit: &[u8]) -> Result<Option<(Component, Child)>, IndexError> {
+    fn next_ahead(&mut self, limit: &[u8]) -> Result<Option<(Component, Child)>, Stop> {
         let Walk { change, sweep, .. } = self;
         let Some(top) = sweep.stack.last_mut() else { return Ok(None) };
         if top.ahead.is_empty() && !top.exhausted {
@@ -300,15 +351,16 @@ impl Walk<'_, '_> {
     }
 
     /// Removes an entry of the innermost directory that S3 has not listed.
-    fn remove(&mut self, component: &Component, child: Child) -> Result<(), IndexError> {
+    fn remove(&mut self, component: &Component, child: Child) -> Result<(), Stop> {
         let place = Place { dir: self.top().dir, component, child: Some(child) };
         let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence)?;
         self.applied.removed += u64::from(verdict == Verdict::Removed);
-        Ok(())
+        self.removals_left = self.removals_left.saturating_sub(1);
+        if self.removals_left == 0 { Err(Stop::Pause) } else { Ok(()) }
     }
 
     /// Ends a directory that no later key is in.
-    fn complete(&mut self, frame: Frame) -> Result<(), IndexError> {
+    fn complete(&mut self, frame: Frame) -> Result<(), Stop> {
         if !frame.covered || !self.sweep.in_order {
             return Ok(());
         }
@@ -325,7 +377,7 @@ impl Walk<'_, '_> {
         self.listed(dir)
     }
 
-    fn listed(&mut self, dir: Ino) -> Result<(), IndexError> {
+    fn listed(&mut self, dir: Ino) -> Result<(), Stop> {
         let Some(before) = self.change.row(dir)? else { return Ok(()) };
         let mut after = before.clone();
         after.inode.listed = true;
@@ -337,7 +389,7 @@ impl Walk<'_, '_> {
     }
 
     /// After the last page.
-    fn finish(&mut self) -> Result<(), IndexError> {
+    fn finish(&mut self) -> Result<(), Stop> {
         self.leave_to(0)?;
         let Some(frame) = self.sweep.stack.pop() else { return Ok(()) };
         let dir = frame.dir;
@@ -351,7 +403,7 @@ impl Walk<'_, '_> {
     }
 
     /// Nothing begins with the prefix of the sweep's directory: neither a marker nor a key.
-    fn gone(&mut self, dir: Ino) -> Result<(), IndexError> {
+    fn gone(&mut self, dir: Ino) -> Result<(), Stop> {
         let Some(inode) = self.change.row(dir)?.map(|row| row.inode) else { return Ok(()) };
         let Some(child) = self.change.child(inode.parent, &inode.component)? else { return Ok(()) };
         let place = Place { dir: inode.parent, component: &inode.component, child: Some(child) };

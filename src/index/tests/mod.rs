@@ -1,5 +1,5 @@
 //! Tests of the index, and the bucket and clock they share.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 mod disk;
 mod durability;

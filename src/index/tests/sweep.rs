@@ -190,3 +190,20 @@ async fn components_too_long_for_a_name_are_of_the_level_that_lists_them() {
     let applied = bench.list(chunk, false, &[(&exact, "1"), (&below, ""), (&file, "2")], 9).await;
     assert_eq!((applied.created, applied.replaced, applied.removed), (0, 1, 0));
 }
+
+#[tokio::test]
+async fn a_page_that_removes_very_much_takes_several_transactions() {
+    let bench = Bench::new();
+    let keys: Vec<String> = ["a", "d"].iter().flat_map(|d| (0..5000).map(move |n| format!("{d}/{n:05}"))).collect();
+    let mut keys: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "1")).collect();
+    keys.push(("z", "1"));
+    bench.list(Ino::ROOT, true, &keys, 1000).await;
+    // 4,999 before the page's last key of each directory, and one after it
+    let kept = [("a/04998", "1"), ("a/new", "1"), ("d/04998", "1"), ("z", "2")];
+    let applied = bench.list(Ino::ROOT, true, &kept, 9).await;
+
+    assert_eq!((applied.created, applied.replaced, applied.removed), (1, 1, 9998));
+    assert_eq!(bench.names(bench.node("a/").unwrap().ino), ["04998", "new"]);
+    assert_eq!(bench.names(bench.node("d/").unwrap().ino), ["04998"]);
+    assert!(bench.node("a/").unwrap().listed && bench.node("d/").unwrap().listed);
+}
