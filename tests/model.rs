@@ -94,6 +94,20 @@ async fn read_key(client: &mut Client, key: &str) -> Option<Vec<u8>> {
     None
 }
 
+/// Lists the directories above a key, as far as there are any.
+async fn list_parent(client: &mut Client, key: &str) {
+    let mut at = client.root();
+    for component in fasts3::types::name::split(&fasts3::types::Key::new(key).unwrap()) {
+        if client.list_handle(&at).await.is_err() {
+            return;
+        }
+        match client.lookup_in(&at, component.name(false).as_bytes()).await {
+            Ok(next) => at = next.handle,
+            Err(_) => return,
+        }
+    }
+}
+
 async fn run(steps: Vec<Step>) {
     let keys = keys();
     let mut histories: BTreeMap<usize, History> =
@@ -116,18 +130,17 @@ async fn run(steps: Vec<Step>) {
                 histories.get_mut(&key).unwrap().check(&keys[key], answer);
             }
             Step::List { key } => {
-                let dir = keys[key].rsplit_once('/').map_or("", |(dir, _)| dir);
-                if let Ok(found) = client.lookup(dir).await {
-                    let _ = client.list_handle(&found.handle).await;
-                }
+                list_parent(&mut client, &keys[key]).await;
             }
             Step::Settle => {
                 // One due request for everything, the checks behind it, and then all must be fresh. A key whose
                 // kind changed is asked for by its name once more: its absence was what the first check found.
+                // A directory that appears beside a file of its name is found by the listing above it.
                 for _ in 0..2 {
                     world.age();
                     for key in &keys {
                         read_key(&mut client, key).await;
+                        list_parent(&mut client, key).await;
                     }
                     world.quiet().await;
                 }

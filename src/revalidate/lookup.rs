@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
+use smallvec::SmallVec;
 
 use super::flights::Landing;
 use super::{Asked, Revalidator, Stamps, Trouble, WaitError};
@@ -97,7 +98,7 @@ impl Revalidator {
             return Ok(Some(child));
         }
         let sent = self.clock.now();
-        let candidates = name.candidates();
+        let candidates = asked_for(name);
         let answers = join_all(candidates.iter().map(|candidate| self.ask_for(&prefix, candidate))).await;
         let mut trouble = None;
         for answer in answers {
@@ -164,4 +165,16 @@ impl Revalidator {
         };
         Ok((seen, at))
     }
+}
+
+/// What S3 is asked for to resolve `name`: all it can stand for. Whether a file is hidden, and so has
+/// this name at all, is told by the directory beside it.
+fn asked_for(name: &Name) -> SmallVec<[Component; 2]> {
+    let mut candidates = name.candidates();
+    if let [only] = &candidates[..]
+        && only.kind() == ComponentKind::File
+    {
+        candidates.extend(Component::from_bytes(&[only.as_bytes(), b"/"].concat()));
+    }
+    candidates
 }
