@@ -207,3 +207,13 @@ async fn a_page_that_removes_very_much_takes_several_transactions() {
     assert_eq!(bench.names(bench.node("d/").unwrap().ino), ["04998"]);
     assert!(bench.node("a/").unwrap().listed && bench.node("d/").unwrap().listed);
 }
+
+#[tokio::test]
+async fn a_key_from_below_the_listed_level_removes_nothing_beside_it() {
+    let bench = Bench::new();
+    bench.list(Ino::ROOT, true, &[("d/a", "1"), ("d/c", "1")], 9).await;
+    // given a store that does not fold what follows the delimiter
+    let applied = bench.list(Ino::ROOT, false, &[("d/b", "1"), ("e", "1")], 9).await;
+    assert_eq!((applied.created, applied.removed), (2, 0));
+    assert_eq!(bench.names(bench.node("d/").unwrap().ino), ["a", "c", "b"]);
+}
