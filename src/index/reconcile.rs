@@ -120,7 +120,7 @@ pub(super) fn file(
         // S3 tells whole seconds: two versions of one second must still differ, or a client that goes by
         // mtime alone keeps the pages of the old one (F3).
         if after.inode.mtime == before.inode.mtime {
-            after.inode.mtime.0 += 1;
+            after.inode.mtime = Time(after.inode.mtime.0.saturating_add(1));
         }
     }
     adopt(change, &mut after.inode, evidence)?;
@@ -293,7 +293,8 @@ impl News {
             (News::Nothing, Some(attributes)) => {
                 // the Last-Modified that is here may be the finer one
                 let modified = row.inode.remote.as_ref().map_or(meta.last_modified, |remote| remote.last_modified);
-                set_attributes(row, &attributes, modified, change.defaults());
+                // and an mtime that was moved to tell this version from the one before stays moved
+                set_attributes(row, &attributes, modified.max(row.inode.mtime), change.defaults());
             }
             (News::Metadata | News::Bytes, _) => describe(row, meta, attributes, change.defaults()),
         }

@@ -13,7 +13,7 @@ use super::{Asked, DownloadError, Revalidator, Stamps, Trouble};
 use crate::content::Object;
 use crate::index::{Index, Kind, Node, Remote, Seen, Source, Verdict};
 use crate::store::{self, GetIf, Got, ObjectMeta};
-use crate::types::{Ino, Key, Tick};
+use crate::types::{Ino, Key, Tick, Time};
 
 /// How often a copy starts again because the object changed under it, before the next touch has to ask.
 const COPY_ATTEMPTS: usize = 5;
@@ -111,7 +111,10 @@ impl Revalidator {
             Some(remote) if self.is_small_copy(node, remote) => {
                 self.ask(async {
                     Ok(match store.get(key, None, GetIf::NoneMatch(remote.etag.clone())).await? {
-                        Got::NotModified => Told::Same,
+                        Got::NotModified { last_modified } if is_rewritten(remote, last_modified) => {
+                            Told::Version(store.head(key).await?, None)
+                        }
+                        Got::NotModified { .. } => Told::Same,
                         Got::Body { meta, body } => Told::Version(meta, Some(body)),
                     })
                 })
@@ -121,8 +124,8 @@ impl Revalidator {
         }
     }
 
-    /// Whether check and body should be one request. Only where nothing but a new version is news:
-    /// "not modified" does not tell attributes.
+    /// Whether check and body should be one request. Only where the attributes are known: "not modified"
+    /// does not tell them.
     fn is_small_copy(&self, node: &Node, remote: &Remote) -> bool {
         remote.size <= self.settings.small_object && node.attributes_known && is_complete(node)
     }
@@ -206,4 +209,9 @@ pub(super) fn is_as_known(node: &Node, meta: &ObjectMeta) -> bool {
 /// Whether all bytes of the version known are here.
 pub(super) fn is_complete(node: &Node) -> bool {
     node.kind != Kind::Dir && node.local.is_some_and(|local| local.complete)
+}
+
+/// Whether the same bytes were put there again, and so perhaps with other metadata.
+fn is_rewritten(known: &Remote, last_modified: Option<Time>) -> bool {
+    last_modified.is_some_and(|told| told.seconds() != known.last_modified.seconds())
 }

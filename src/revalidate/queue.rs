@@ -59,11 +59,19 @@ impl Revalidator {
     /// Whether S3 should be asked about `node` at `now`.
     pub(super) fn is_due(&self, node: &Node, now: Tick) -> bool {
         let checked = node.freshness.checked();
-        let old = checked == Tick::NEVER || now.since(checked) >= self.settings.recheck;
+        let is_old = |limit: Duration| checked == Tick::NEVER || now.since(checked) >= limit;
+        let old = is_old(self.settings.recheck);
         match node.kind {
-            Kind::Dir => (node.listed && old) || wants_attributes(node),
+            Kind::Dir => (node.listed && old && is_old(self.relist_after(node.ino))) || wants_attributes(node),
             _ => old || wants_attributes(node),
         }
+    }
+
+    /// How old a listing must be to be asked for again: one page a `recheck` on average, however large the
+    /// directory is, so that keeping a huge one in view does not cost a LIST of all of it every moment.
+    fn relist_after(&self, dir: Ino) -> Duration {
+        let pages = self.pages.get(&dir).unwrap_or(1).max(1);
+        self.settings.recheck.saturating_mul(u32::try_from(pages).unwrap_or(u32::MAX))
     }
 
     fn is_refused(&self, ino: Ino, now: Tick) -> bool {

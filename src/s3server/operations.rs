@@ -2,11 +2,12 @@
 //! Owns nothing: reads and writes `Data`, whose lock makes conditions right.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use hyper::StatusCode;
-use hyper::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use hyper::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH, LAST_MODIFIED};
 use md5::{Digest, Md5};
 use s3s::dto::*;
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
@@ -99,9 +100,16 @@ impl ReadIf {
             Some(S3Unmet::PreconditionFailed) => Err(Refusal::PreconditionFailed.into()),
             Some(S3Unmet::NotModified) => {
                 let mut error = s3_error!(NotModified);
-                if let Ok(etag) = HeaderValue::from_str(&version.etag.quoted()) {
-                    error.set_headers(HeaderMap::from_iter([(ETAG, etag)]));
-                }
+                let mut modified = Vec::new();
+                let told = Timestamp::from(
+                    SystemTime::UNIX_EPOCH + Duration::from_secs(version.modified.seconds().max(0) as u64),
+                );
+                // Writing to memory cannot fail, and a date has no character that a header cannot have.
+                let _ = told.format(TimestampFormat::HttpDate, &mut modified);
+                let headers = [(ETAG, version.etag.quoted().into_bytes()), (LAST_MODIFIED, modified)];
+                let headers =
+                    headers.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from_bytes(&value).ok()?)));
+                error.set_headers(HeaderMap::from_iter(headers));
                 Err(error)
             }
         }

@@ -77,11 +77,13 @@ async fn connection(socket: TcpStream, front: Front) {
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(socket), service);
     tokio::select! {
+        // An outage comes before what is already in the socket: nothing is answered once it has begun.
+        biased;
+        _ = down.wait_for(|down| *down) => {}
         ended = http => if let Err(error) = ended {
             tracing::debug!(%error, "connection to the S3 server ended");
         },
         () = hangup.now.cancelled() => {}
-        _ = down.wait_for(|down| *down) => {}
     }
     if hangup.reset.load(Ordering::SeqCst) {
         // A close with no time to linger is a reset.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::Object;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use super::{Error, ObjectMeta};
+use super::{Error, Got, ObjectMeta};
 use crate::types::{ETag, Time};
 
 /// The metadata in the answer of a HEAD; `None` when S3 left out what we need.
@@ -105,6 +106,15 @@ pub(super) fn checked(
         }
     })
     .boxed()
+}
+
+/// A 304.
+pub(super) fn of_not_modified(response: &HttpResponse) -> Got {
+    let told = response
+        .headers()
+        .get("last-modified")
+        .and_then(|text| DateTime::from_str(text, DateTimeFormat::HttpDate).ok());
+    Got::NotModified { last_modified: told.map(time) }
 }
 
 fn time(time: DateTime) -> Time {

@@ -87,7 +87,7 @@ impl Store for Limited {
         let place = self.enter().await;
         match self.shared.store.get(key, range, condition).await? {
             Got::Body { meta, body } => Ok(Got::Body { meta, body: held(body, place, self.shared.counters.clone()) }),
-            Got::NotModified => Ok(Got::NotModified),
+            not_modified @ Got::NotModified { .. } => Ok(not_modified),
         }
     }
 

@@ -61,7 +61,10 @@ pub enum Got {
         body: BoxStream<'static, Result<Bytes, Error>>,
     },
     /// `GetIf::NoneMatch` and it still has that tag.
-    NotModified,
+    NotModified {
+        /// Its Last-Modified, where told: a rewrite of the metadata alone keeps the tag and changes this.
+        last_modified: Option<Time>,
+    },
 }
 
 /// One page of a listing, in key order.

@@ -108,10 +108,12 @@ impl Store for S3Store {
             .await;
         let got = match sent {
             Ok(got) => got,
-            Err(error) if error.raw_response().is_some_and(|r| r.status().as_u16() == 304) => {
-                return Ok(Got::NotModified);
+            Err(error) => {
+                return match error.raw_response() {
+                    Some(response) if response.status().as_u16() == 304 => Ok(answer::of_not_modified(response)),
+                    _ => Err(map(&error, &self.asked("GET", Some(key)))),
+                };
             }
-            Err(error) => return Err(map(&error, &self.asked("GET", Some(key)))),
         };
         let what = format!("GET {key}");
         let opened = answer::of_get(got, range.as_ref()).map_err(|reason| odd_answer(what.clone(), reason))?;

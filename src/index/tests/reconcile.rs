@@ -57,6 +57,9 @@ async fn another_version_keeps_inode_and_cookie_and_moves_ctime_on() {
     assert_eq!(bench.index.cookie(after.ino).unwrap(), cookie);
     assert_eq!((after.size, after.remote.as_ref().unwrap().etag.as_str()), (6, "longer"));
     assert!(after.ctime > before.ctime, "the same Last-Modified, and yet another ctime");
+    assert!(after.mtime > before.mtime, "and another mtime, for clients that go by it alone");
+    let again = bench.see("f", head("longer", &[])).await.node.unwrap();
+    assert_eq!(again.mtime, after.mtime, "a further check of the same version moves nothing back");
     assert_eq!(bench.index.counts().bytes, 6);
 }
 

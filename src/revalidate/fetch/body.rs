@@ -81,7 +81,7 @@ pub(super) async fn get_range(
             pour(object, range, body).await?;
             Ok(told)
         }
-        Got::NotModified => Err(broken(&version.key, "304 to a request that did not ask for it")),
+        Got::NotModified { .. } => Err(broken(&version.key, "304 to a request that did not ask for it")),
     }
 }
 

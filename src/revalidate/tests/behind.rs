@@ -237,3 +237,16 @@ async fn full_queue_drops_the_check_and_the_next_touch_asks_again() {
     assert_eq!(rig.revalidator.stats().dropped, 1);
     assert_eq!(rig.revalidator.stats().queued, queue::QUEUE as u64);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rewritten_metadata_of_a_small_copy_is_seen_though_its_bytes_stay() {
+    // F2, N2: a chmod in S3 is a copy of the object onto itself: same ETag, other metadata
+    let rig = Rig::new().await;
+    rig.warm("a.txt", "one").await;
+    rig.pass_recheck();
+    rig.bucket.put("a.txt", "one", &[("file-permissions", "0100600")]);
+    rig.read_warm("a.txt");
+    rig.settled("a.txt").await;
+    assert_eq!(rig.known("a.txt").unwrap().mode, 0o600);
+    assert_eq!(rig.read_warm("a.txt"), "one");
+}

@@ -127,3 +127,25 @@ async fn directory_that_lost_its_last_key_is_gone() {
     // The root is never gone.
     assert!(rig.list("").await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directory_of_many_pages_is_listed_again_one_page_a_recheck_on_average() {
+    // F4: "a known one is served at once and re-listed behind", without a LIST of all of it every moment
+    let rig = Rig::new().await;
+    for n in 0..2_500 {
+        rig.bucket.put(&format!("d/{n:04}"), "", &[]);
+    }
+    assert_eq!(rig.list("d").await.len(), 2_500);
+    within(rig.revalidator.quiet()).await;
+    rig.s3.requests().reset();
+    for _ in 0..2 {
+        rig.clock.advance(config::RECHECK);
+        rig.revalidator.touch(&rig.known("d/").unwrap());
+        within(rig.revalidator.quiet()).await;
+        assert_eq!(rig.count(Request::List), 0, "three pages: not before the third recheck");
+    }
+    rig.clock.advance(config::RECHECK);
+    rig.revalidator.touch(&rig.known("d/").unwrap());
+    within(rig.revalidator.quiet()).await;
+    assert_eq!(rig.count(Request::List), 3);
+}
