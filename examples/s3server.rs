@@ -13,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Parser;
 use fasts3::s3server::{Options, S3Server, generated};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 const BUCKET: &str = "bench";
 
@@ -46,8 +45,9 @@ async fn main() -> anyhow::Result<()> {
     bucket.put_generated("bench.dat", args.big, 2);
     println!("s3 endpoint={} bucket={BUCKET}", s3.endpoint());
 
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
+    // Blocks this thread only: the server runs on the others.
+    for line in std::io::stdin().lines() {
+        let line = line?;
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["latency", ms] => s3.faults().set_latency(Duration::from_millis(ms.parse().context(line.clone())?)),
             ["down"] => s3.faults().set_down(true),
