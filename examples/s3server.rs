@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
     bucket.put_generated("bench.dat", args.big, 2);
     println!("s3 endpoint={} bucket={BUCKET}", s3.endpoint());
 
-    // The runtime's other threads serve S3 while this one waits for its orders.
+    // Blocks this thread only: the server runs on the others.
     for line in std::io::stdin().lines() {
         let line = line?;
         match line.split_whitespace().collect::<Vec<_>>()[..] {

@@ -22,6 +22,8 @@ pub(super) struct ReadAhead {
     window: u64,
     /// Up to where has been asked for.
     frontier: u64,
+    /// Whether that is the end of the object.
+    is_at_end: bool,
 }
 
 impl ReadAhead {
@@ -32,7 +34,7 @@ impl ReadAhead {
         // one who comes back into what was fetched ahead for him goes straight on, too
         let known = self.window > 0 && (self.expected..=self.frontier).contains(&range.start);
         if !near && !known {
-            *self = ReadAhead { expected: range.end, window: 0, frontier: range.end };
+            *self = ReadAhead { expected: range.end, window: 0, frontier: range.end, is_at_end: false };
             return None;
         }
         self.expected = self.expected.max(range.end);
@@ -41,17 +43,22 @@ impl ReadAhead {
         let from = self.frontier.max(self.expected);
         let to = self.expected.saturating_add(self.window).min(size);
         self.frontier = self.frontier.max(to);
+        self.is_at_end = self.frontier >= size;
         (from < to).then_some(from..to)
     }
 
-    /// A read that ends beyond this should bring the next piece; `u64::MAX` while nothing is fetched ahead.
+    /// A read that ends beyond this should bring the next piece; `u64::MAX` while nothing is fetched ahead,
+    /// and once there is nothing more to fetch. Always beyond the last read: whoever waits for the mark
+    /// to be passed waits for another read.
     pub(super) fn mark(&self) -> u64 {
-        if self.window == 0 { u64::MAX } else { self.frontier.saturating_sub(self.window / 2) }
+        if self.window == 0 || self.is_at_end { u64::MAX } else { self.frontier.saturating_sub(self.window / 2) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -99,5 +106,24 @@ mod tests {
         assert_eq!(ahead.read(&(MIB..MIB + 5), MIB + 5, u64::MAX), None);
         let mut ahead = ReadAhead::default();
         assert_eq!(ahead.read(&(0..MIB), SIZE, MIB - 1), None);
+    }
+
+    proptest! {
+        /// A mark behind the reader would wake the driver for ever, with nothing left to fetch.
+        #[test]
+        fn mark_is_beyond_every_read(
+            size in 1..100 * MIB,
+            reads in prop::collection::vec((0..100 * MIB, 1..4 * MIB, 0..64 * MIB), 1..40),
+            straight in any::<bool>(),
+        ) {
+            let (mut ahead, mut at) = (ReadAhead::default(), 0);
+            for (start, len, most) in reads {
+                let start = if straight { at } else { start }.min(size);
+                let end = (start + len).min(size);
+                ahead.read(&(start..end), size, most);
+                prop_assert!(ahead.mark() > end, "{ahead:?} after {start}..{end} of {size}");
+                at = end;
+            }
+        }
     }
 }
