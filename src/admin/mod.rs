@@ -19,37 +19,16 @@ pub mod why;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::content::Content;
 use crate::index::{Index, IndexError, Kind, Node};
-use crate::revalidate::{Revalidator, WaitError};
+use crate::revalidate::{Refreshed, Revalidator, WaitError, Warmed};
 use crate::types::{Clock, Ino, Name, Tick};
 use crate::{rpc, store};
 pub use http::{Admin, serve};
 use status::Status;
 use why::Why;
-
-/// What `refresh` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refreshed {
-    /// Objects that S3 was asked about.
-    pub checked: u64,
-    /// How many had changed.
-    pub changed: u64,
-}
-
-/// What `warm` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warmed {
-    /// Files fetched.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Files that were here already.
-    pub already: u64,
-}
 
 /// Why a request could not be done; becomes an HTTP status and one line for the person who asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -125,14 +104,12 @@ impl Backend for State {
 
     async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error> {
         let node = self.find(path).await?;
-        let done = self.revalidator.refresh(node.ino).await.map_err(|e| failed(path, e))?;
-        Ok(Refreshed { checked: done.checked, changed: done.changed })
+        self.revalidator.refresh(node.ino).await.map_err(|e| failed(path, e))
     }
 
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {
         let node = self.find(path).await?;
-        let done = self.revalidator.warm(node.ino).await.map_err(|e| failed(path, e))?;
-        Ok(Warmed { files: done.files, bytes: done.bytes, already: done.already })
+        self.revalidator.warm(node.ino).await.map_err(|e| failed(path, e))
     }
 }
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use crate::nfs;
+use crate::revalidate::MirrorProgress;
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,7 +37,7 @@ pub struct Status {
     /// How many of those there may be.
     pub cache_limit: u64,
     /// The background copy of the bucket.
-    pub mirror: Mirror,
+    pub mirror: MirrorProgress,
     /// Checks behind answers (F7).
     pub fresh: Fresh,
     /// Changes that are not in S3 yet.
@@ -50,24 +52,6 @@ pub struct Status {
     pub events: Events,
     /// Other servers of this bucket.
     pub peers: Vec<String>,
-}
-
-/// The background copy of the bucket.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Mirror {
-    /// Whether it is at work.
-    pub running: bool,
-    /// Whether the totals are final.
-    pub listed: bool,
-    /// Files here.
-    pub done: u64,
-    /// Files in all.
-    pub total: u64,
-    /// Bytes here.
-    pub bytes_done: u64,
-    /// Bytes in all.
-    pub bytes_total: u64,
 }
 
 /// Checks behind answers.
@@ -161,23 +145,11 @@ pub(super) fn collect(state: &State) -> Status {
         bytes: counts.bytes,
         bytes_cached: usage.bytes,
         cache_limit: usage.limit,
-        mirror: mirror(state),
+        mirror: state.revalidator.mirror_progress(),
         fresh: fresh(state),
         s3: s3(state),
         nfs: nfs(state),
         ..Status::default()
-    }
-}
-
-fn mirror(state: &State) -> Mirror {
-    let mirror = state.revalidator.mirror_progress();
-    Mirror {
-        running: mirror.running,
-        listed: mirror.listed,
-        done: mirror.done,
-        total: mirror.total,
-        bytes_done: mirror.bytes_done,
-        bytes_total: mirror.bytes_total,
     }
 }
 
@@ -215,31 +187,6 @@ fn nfs(state: &State) -> Nfs {
     Nfs { clients: calls.clients as u64, connections: calls.connections as u64, ops_by_proc }
 }
 
-/// RFC 1813 section 3.3.
-const NFS: [&str; 22] = [
-    "null",
-    "getattr",
-    "setattr",
-    "lookup",
-    "access",
-    "readlink",
-    "read",
-    "write",
-    "create",
-    "mkdir",
-    "symlink",
-    "mknod",
-    "remove",
-    "rmdir",
-    "rename",
-    "link",
-    "readdir",
-    "readdirplus",
-    "fsstat",
-    "fsinfo",
-    "pathconf",
-    "commit",
-];
 /// RFC 1813 section 5.2.
 const MOUNT: [&str; 6] = ["null", "mnt", "dump", "umnt", "umntall", "export"];
 /// RFC 1833 section 3.
@@ -248,7 +195,7 @@ const PORTMAP: [&str; 6] = ["null", "set", "unset", "getport", "dump", "callit"]
 /// `read` for NFS; other programs have their name in front.
 fn procedure_name(program: u32, procedure: u32) -> String {
     let (prefix, names): (_, &[&str]) = match program {
-        100_003 => ("", &NFS),
+        nfs::PROGRAM => ("", &nfs::PROCEDURES),
         100_005 => ("mount.", &MOUNT),
         100_000 => ("portmap.", &PORTMAP),
         _ => return format!("{program}.{procedure}"),

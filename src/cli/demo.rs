@@ -22,6 +22,7 @@ use self::sample::{FILM, FILM_BYTES, Keys, MANY, PAGE};
 use self::screen::{Row, Screen};
 use self::walker::Walker;
 use super::serve::ServeArgs;
+use super::signals::Signals;
 use super::{Cli, Command};
 use crate::config::Config;
 use crate::s3server::{Options, REGION, S3Server};
@@ -65,7 +66,7 @@ pub(super) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     s3.faults().clear();
     if told.is_ok() && !args.once {
         Screen.how_to_play(server.nfs_addr().port(), &s3.endpoint(), BUCKET);
-        asked_to_stop().await;
+        Signals::new()?.stop().await;
     }
     server.stop().await;
     s3.stop().await;
@@ -227,19 +228,4 @@ async fn timed<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resu
     let start = Instant::now();
     let done = work.await?;
     Ok((start.elapsed(), done))
-}
-
-/// Ctrl-C, or SIGTERM where there is one.
-async fn asked_to_stop() {
-    let interrupted = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    if let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        tokio::select! {
-            _ = interrupted => {}
-            _ = terminated.recv() => {}
-        }
-        return;
-    }
-    // Without signals nobody can ask, and the demo ends here.
-    let _ = interrupted.await;
 }

@@ -10,6 +10,7 @@ mod output;
 mod progress;
 pub mod refresh;
 pub mod serve;
+mod signals;
 pub mod status;
 pub mod values;
 pub mod warm;
@@ -31,6 +32,8 @@ use crate::admin::client::Client;
 
 /// What is logged unless `--log` says otherwise: what needs somebody, and our own milestones.
 const LOG: &str = "warn,fasts3=info";
+/// The same for the demo, whose S3 is taken down on purpose and whose screen is its output.
+const DEMO_LOG: &str = "error";
 
 /// An S3 bucket as a local file system, at local speed, with no FUSE.
 ///
@@ -43,8 +46,8 @@ const LOG: &str = "warn,fasts3=info";
     Every flag has an environment variable; exit codes: 0 done, 1 failed, 2 wrong usage.")]
 pub struct Cli {
     /// What to log on stderr: a level (error, warn, info, debug, trace), or one for each module
-    #[arg(long, global = true, env = "FASTS3_LOG", value_name = "FILTER", default_value = LOG, hide_default_value = true)]
-    pub log: String,
+    #[arg(long, global = true, env = "FASTS3_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
 
     /// What to do.
     #[command(subcommand)]
@@ -125,8 +128,14 @@ fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+impl Command {
+    fn log_filter(&self) -> &'static str {
+        if matches!(self, Command::Demo(_)) { DEMO_LOG } else { LOG }
+    }
+}
+
 fn run(cli: Cli) -> Result<(), Failure> {
-    start_logging(&cli.log)?;
+    start_logging(cli.log.as_deref().unwrap_or_else(|| cli.command.log_filter()))?;
     match cli.command {
         Command::Serve(args) => {
             let config = (*args).try_into()?;
@@ -190,8 +199,10 @@ mod tests {
     }
 
     #[test]
-    fn default_log_filter_is_one() {
-        assert!(EnvFilter::try_new(LOG).is_ok());
+    fn default_log_filters_are_filters() {
+        for filter in [LOG, DEMO_LOG] {
+            assert!(EnvFilter::try_new(filter).is_ok());
+        }
         assert!(EnvFilter::try_new("fasts3=loud").is_err());
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ServerArgs;
 use super::output::{self, count};
-use crate::admin::Refreshed;
+use crate::revalidate::Refreshed;
 
 /// Flags of `refresh`.
 #[derive(Debug, Args)]

@@ -5,11 +5,11 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use tracing::{info, warn};
 
+use super::signals::Signals;
 use super::values::{self, AdminAddress, BucketUrl};
 use super::{output, progress};
 use crate::config::{self, Config};
@@ -188,57 +188,5 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         () = server.stop() => Ok(()),
         () = signals.stop() => anyhow::bail!("stopped at once by a second signal: what was in flight is lost"),
-    }
-}
-
-/// The signals that ask a server to stop.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> anyhow::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// The signals that ask a server to stop: Ctrl-C, closing the window, shutting the machine down.
-#[cfg(windows)]
-struct Signals {
-    interrupt: tokio::signal::windows::CtrlC,
-    close: tokio::signal::windows::CtrlClose,
-    shutdown: tokio::signal::windows::CtrlShutdown,
-}
-
-#[cfg(windows)]
-impl Signals {
-    fn new() -> anyhow::Result<Signals> {
-        use tokio::signal::windows::{ctrl_c, ctrl_close, ctrl_shutdown};
-        let failed = "cannot listen for signals";
-        Ok(Signals {
-            interrupt: ctrl_c().context(failed)?,
-            close: ctrl_close().context(failed)?,
-            shutdown: ctrl_shutdown().context(failed)?,
-        })
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.close.recv() => {}
-            _ = self.shutdown.recv() => {}
-        }
     }
 }

@@ -8,7 +8,6 @@ use clap::Args;
 use super::output::{self, count, number, size};
 use super::{ServerArgs, progress};
 use crate::admin::status::Status;
-use crate::revalidate::MirrorProgress;
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
@@ -55,16 +54,8 @@ fn mirror(status: &Status) -> String {
     if status.lazy {
         return "off (--lazy): files come when they are read".into();
     }
-    let m = &status.mirror;
-    let progress = MirrorProgress {
-        running: m.running,
-        listed: m.listed,
-        done: m.done,
-        total: m.total,
-        bytes_done: m.bytes_done,
-        bytes_total: m.bytes_total,
-    };
-    format!("{}, {}", if m.running { "running" } else { "at rest" }, progress::describe(&progress))
+    let mirror = &status.mirror;
+    format!("{}, {}", if mirror.running { "running" } else { "at rest" }, progress::describe(mirror))
 }
 
 fn fresh(status: &Status) -> String {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ServerArgs;
 use super::output::{self, count, number, size};
-use crate::admin::Warmed;
+use crate::revalidate::Warmed;
 
 /// Flags of `warm`.
 #[derive(Debug, Args)]

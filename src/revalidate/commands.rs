@@ -2,6 +2,7 @@
 
 use futures::StreamExt;
 use futures::stream;
+use serde::{Deserialize, Serialize};
 
 use super::check::{self, Outcome};
 use super::listing::How;
@@ -15,7 +16,7 @@ const FILES_AT_ONCE: usize = 16;
 const BATCH: usize = 1_000;
 
 /// What `refresh` did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refreshed {
     /// Keys that S3 was asked about.
     pub checked: u64,
@@ -24,7 +25,7 @@ pub struct Refreshed {
 }
 
 /// What `warm` did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warmed {
     /// Files brought here.
     pub files: u64,

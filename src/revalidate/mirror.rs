@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::listing::How;
@@ -26,7 +27,8 @@ const MOST_FILES: usize = 1_000_000;
 const BATCH: usize = 1_000;
 
 /// How far the mirror is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MirrorProgress {
     /// Whether it is at work.
     pub running: bool,

@@ -12,7 +12,7 @@ use super::*;
 use crate::admin::client::Client;
 use crate::admin::status::Status;
 use crate::admin::why::Why;
-use crate::admin::{Refreshed, Warmed};
+use crate::revalidate::{Refreshed, Warmed};
 
 /// Says back what it was asked.
 struct Echo;

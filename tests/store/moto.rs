@@ -1,0 +1,53 @@
+//! moto, an S3 in Python, as a process of its own. `scripts/test` installs it and names it in
+//! `FASTS3_MOTO_SERVER`; without it the test says that it is skipped, and fails in CI.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+/// A running moto server; dropping it ends it.
+pub(crate) struct Moto {
+    child: Child,
+    port: u16,
+}
+
+impl Moto {
+    /// Starts a server and waits until it says that it serves.
+    pub(crate) async fn start() -> Option<Moto> {
+        let Some(program) = std::env::var_os("FASTS3_MOTO_SERVER") else {
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "CI runs this through scripts/test, which installs moto"
+            );
+            // Past the capture of libtest: a skipped test is seen.
+            let _ = writeln!(std::io::stderr().lock(), "skipped: FASTS3_MOTO_SERVER is not set (scripts/test sets it)");
+            return None;
+        };
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(program);
+        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let moto = Moto { child, port };
+        tokio::task::spawn_blocking(move || {
+            let ready = log.by_ref().map_while(Result::ok).any(|line| line.contains("Running on"));
+            assert!(ready, "moto ended before it served");
+            // What it logs from now on is read, so that it never waits for us.
+            std::thread::spawn(move || log.for_each(drop));
+        })
+        .await
+        .unwrap();
+        Some(moto)
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
