@@ -84,7 +84,7 @@ impl Server {
         let counters = Arc::new(store::Counters::default());
         let connected = store::connect_with(&config.s3, counters.clone(), connecting).await?;
         if let Some(warning) = connected.warning {
-            warn!("{warning}; serving what is here");
+            warn!("{warning}");
         }
 
         let options = IndexOptions {

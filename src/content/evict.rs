@@ -116,13 +116,19 @@ impl Ledger {
     }
 
     /// Remembers that the index is behind on `id`.
-    fn save_later(&self, id: ObjectId) {
+    pub(super) fn save_later(&self, id: ObjectId) {
         let mut unsaved = self.unsaved.lock();
         if !unsaved.contains_key(&id)
             && let Some(object) = self.live(id)
         {
             unsaved.insert(id, object);
         }
+    }
+
+    /// `id` is being saved: it need not be kept open for that any more.
+    pub(super) fn remove_unsaved(&self, id: ObjectId) {
+        // The object is dropped after the lock is: its own drop takes others.
+        let _kept = self.unsaved.lock().remove(&id);
     }
 
     /// Takes what the index is behind on.

@@ -210,8 +210,14 @@ impl Content {
     /// # Errors
     /// What the OS or the index says; nothing is recorded then.
     pub async fn save(&self, object: &Arc<Object>) -> io::Result<bool> {
+        let _turn = object.saving.turn.lock().await;
+        // First: what is filled from now on puts it on the list again.
+        self.ledger.remove_unsaved(object.id());
+        self.save_in_turn(object).await.inspect_err(|_| self.ledger.save_later(object.id()))
+    }
+
+    async fn save_in_turn(&self, object: &Arc<Object>) -> io::Result<bool> {
         let saving = &object.saving;
-        let _turn = saving.turn.lock().await;
         let Some((ino, etag)) = saving.owner.get() else { return Ok(!object.is_discarded()) };
         // before the presence is read, so that it counts nothing which is not in it
         let unsaved = saving.unsaved.load(Ordering::Acquire);

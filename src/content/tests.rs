@@ -104,6 +104,19 @@ async fn what_was_saved_is_here_after_a_restart_and_no_more() {
     assert_eq!(rig.content.usage().bytes, MIB);
 }
 
+/// A mirror saves thousands of files a second: those that wait for the next round must not all be open.
+#[tokio::test]
+async fn what_is_saved_is_not_kept_open_for_it() {
+    let rig = Rig::roomy();
+    rig.cached("a", 100, 0..100).await;
+    let (_, partial) = rig.cached("b", 10 * MIB, MIB..2 * MIB).await;
+    assert!(rig.content.ledger.take_unsaved().is_empty());
+
+    rig.content.get(partial).unwrap().fill(5 * MIB, b"more").unwrap();
+    let unsaved = rig.content.ledger.take_unsaved();
+    assert_eq!(unsaved.iter().map(|object| object.id()).collect::<Vec<_>>(), [partial]);
+}
+
 #[tokio::test]
 async fn complete_file_is_complete_after_a_restart() {
     let mut rig = Rig::roomy();
