@@ -80,9 +80,10 @@ mod tests {
     fn bytes_written_at_an_offset_are_read_there() {
         let file = tempfile::tempfile().unwrap();
         write_all_at(&file, b"hello", 1000).unwrap();
-        let mut five = [0; 5];
-        read_exact_at(&file, &mut five, 1000).unwrap();
-        assert_eq!(&five, b"hello");
+        let mut all = [1; 1005];
+        read_exact_at(&file, &mut all, 0).unwrap();
+        assert_eq!(&all[1000..], b"hello");
+        assert!(all[..1000].iter().all(|b| *b == 0), "a hole reads as zeros");
         assert_eq!(read_at(&file, &mut [0; 9], 1002).unwrap(), 3);
         let short = read_exact_at(&file, &mut [0; 9], 1002).unwrap_err();
         assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);

@@ -1,7 +1,6 @@
-//! The operating system's part of the cache: room on the disk, reads and writes at offsets, the limit
-//! on open files. The one place of `content` that is different on each OS.
+//! The operating system's part of the cache: room on the disk, the limit on open files. The one place of
+//! `content` that is different on each OS.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -38,46 +37,6 @@ pub(super) fn space(_path: &Path) -> io::Result<Disk> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Writes all of `bytes` at `offset`.
-pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
-    #[cfg(windows)]
-    {
-        let mut done = 0;
-        while done < bytes.len() {
-            match std::os::windows::fs::FileExt::seek_write(file, &bytes[done..], offset + done as u64)? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                n => done += n,
-            }
-        }
-        Ok(())
-    }
-    #[cfg(not(any(unix, windows)))]
-    return Err(io::ErrorKind::Unsupported.into());
-}
-
-/// Fills `buf` from `file` at `offset` (bytes), without relying on a shared position. Blocks on the disk.
-/// # Errors
-/// `UnexpectedEof` when the file ends before.
-pub fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::read_exact_at(file, buf, offset);
-    #[cfg(windows)]
-    {
-        let mut done = 0;
-        while done < buf.len() {
-            match std::os::windows::fs::FileExt::seek_read(file, &mut buf[done..], offset + done as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => done += n,
-            }
-        }
-        Ok(())
-    }
-    #[cfg(not(any(unix, windows)))]
-    return Err(io::ErrorKind::Unsupported.into());
-}
-
 /// Raises the soft limit on open files to the hard one; tells how many this process may have.
 #[cfg(unix)]
 pub(super) fn raise_open_files() -> usize {
@@ -111,18 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_beyond_the_end_leave_a_hole_of_zeros() {
-        let file = tempfile::tempfile().unwrap();
-        write_at(&file, b"end", 1000).unwrap();
-        let mut all = vec![1; 1003];
-        read_exact_at(&file, &mut all, 0).unwrap();
-        assert!(all[..1000].iter().all(|b| *b == 0));
-        assert_eq!(&all[1000..], b"end");
-        assert_eq!(read_exact_at(&file, &mut all, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn at_least_a_thousand_files_may_be_open() {
+    fn some_hundred_files_may_be_open() {
         assert!(raise_open_files() >= 256);
     }
 }

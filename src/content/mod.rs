@@ -33,7 +33,6 @@ use tracing::warn;
 
 use dir::Objects;
 pub use dir::{CacheDir, DirError};
-pub use disk::read_exact_at;
 use evict::{Candidate, Ledger};
 pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};

@@ -15,10 +15,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::disk;
 use super::evict::Ledger;
 use super::ranges::RangeSet;
 use crate::index::Presence;
+use crate::positioned::write_all_at;
 use crate::types::{ETag, Ino, ObjectId, Tick};
 
 /// One version's bytes.
@@ -149,7 +149,7 @@ impl Object {
         if self.is_complete() || bytes.is_empty() {
             return Ok(());
         }
-        disk::write_at(&self.file, bytes, offset)?;
+        write_all_at(&self.file, bytes, offset)?;
         self.count(offset..end);
         Ok(())
     }
@@ -267,6 +267,7 @@ impl std::fmt::Debug for Object {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::positioned::read_exact_at;
 
     fn empty(size: u64) -> Arc<Object> {
         let file = tempfile::tempfile().unwrap();
@@ -283,7 +284,7 @@ mod tests {
         object.fill(0, b"abc").unwrap();
         assert!(object.is_complete() && object.has(0..6) && object.missing(0..6).is_empty());
         let mut all = [0; 6];
-        disk::read_exact_at(object.file(), &mut all, 0).unwrap();
+        read_exact_at(object.file(), &mut all, 0).unwrap();
         assert_eq!(&all, b"abcdef");
     }
 
@@ -306,7 +307,7 @@ mod tests {
         object.fill(0, b"abc").unwrap();
         object.fill(0, b"xyz").unwrap();
         let mut all = [0; 3];
-        disk::read_exact_at(object.file(), &mut all, 0).unwrap();
+        read_exact_at(object.file(), &mut all, 0).unwrap();
         assert_eq!(&all, b"abc");
     }
 

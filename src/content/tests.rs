@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::index::{Defaults, IndexOptions, Observation, Seen, Source};
+use crate::positioned::read_exact_at;
 use crate::store::ObjectMeta;
 use crate::types::{ETag, Ino, Key, Time};
 

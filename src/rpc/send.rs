@@ -8,6 +8,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::FileRange;
+use crate::positioned::read_exact_at;
 
 pub(super) use os::{is_resident, read_resident, send, send_file};
 
@@ -18,31 +19,6 @@ pub(super) fn read_blocking(range: &FileRange) -> io::Result<Bytes> {
     let mut bytes = vec![0; range.len as usize];
     read_exact_at(&range.file, &mut bytes, range.offset)?;
     Ok(bytes.into())
-}
-
-fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buf.is_empty() {
-        match read_at(file, buf, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => {
-                buf = &mut buf[n..];
-                offset += n as u64;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buf, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, buf, offset)
 }
 
 #[cfg(target_os = "linux")]

@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
-use crate::content::{CacheLimit, read_exact_at};
+use crate::content::CacheLimit;
 use crate::index::{Defaults, IndexOptions};
+use crate::positioned::read_exact_at;
 use crate::store::{Error, GetIf, Got, ListPage, ListRequest, ObjectMeta};
 use crate::types::{ETag, Key, Time};
 
