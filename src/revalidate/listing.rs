@@ -152,7 +152,10 @@ impl Revalidator {
                 None => break,
             }
         }
-        self.pages.insert(dir, pages);
+        // A recursive listing's pages say nothing of this one level.
+        if !how.recursive {
+            self.pages.insert(dir, pages);
+        }
         swept.is_gone = self.index.node(dir)?.is_none();
         Ok(swept)
     }

@@ -165,6 +165,7 @@ impl Client {
         let mount = Nfs3ConnectionBuilder::new(TokioConnector, "127.0.0.1", export)
             .mount_port(port)
             .nfs3_port(port)
+            .connect_from_privileged_port(false)
             .credential(opaque_auth::auth_unix(&auth))
             .mount();
         Ok(Client(soon(mount).await?))

@@ -149,3 +149,18 @@ async fn directory_of_many_pages_is_listed_again_one_page_a_recheck_on_average()
     within(rig.revalidator.quiet()).await;
     assert_eq!(rig.count(Request::List), 3);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_directory_above_a_large_tree_is_listed_again_at_every_recheck() {
+    // F4: a recursive listing of many pages, as the mirror's, does not make its root a directory of many pages
+    let rig = Rig::new().await;
+    for n in 0..2_500 {
+        rig.bucket.put(&format!("d/{n:04}"), "", &[]);
+    }
+    within(rig.revalidator.refresh(Ino::ROOT)).await.unwrap();
+    rig.s3.requests().reset();
+    rig.clock.advance(config::RECHECK);
+    rig.revalidator.touch(&rig.root());
+    within(rig.revalidator.quiet()).await;
+    assert_eq!(rig.count(Request::List), 1);
+}
