@@ -321,7 +321,9 @@ fn waited_for(error: &store::Error) -> WaitError {
             tracing::warn!(%error, "S3 refused");
             WaitError::Denied
         }
-        store::Error::PreconditionFailed { .. } => WaitError::Busy,
+        store::Error::PreconditionFailed { .. }
+        | store::Error::SourceChanged { .. }
+        | store::Error::NoSuchUpload { .. } => WaitError::Busy,
         store::Error::NoSuchBucket { .. } | store::Error::Other { .. } => {
             tracing::warn!(%error, "S3 failed");
             WaitError::Failed

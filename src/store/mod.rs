@@ -51,6 +51,80 @@ pub enum GetIf {
     NoneMatch(ETag),
 }
 
+/// Condition on a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutIf {
+    /// Whatever is there.
+    Any,
+    /// Only where no object is (`If-None-Match: *`); else `Error::PreconditionFailed`.
+    Absent,
+    /// Only over this version (`If-Match`); else `Error::PreconditionFailed`, where there is none `Error::NotFound`.
+    Match(ETag),
+}
+
+/// What an object carries beside its bytes: all of it is kept on a rewrite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Content-Type.
+    pub content_type: Option<String>,
+    /// Cache-Control.
+    pub cache_control: Option<String>,
+    /// Content-Disposition.
+    pub content_disposition: Option<String>,
+    /// Content-Encoding.
+    pub content_encoding: Option<String>,
+    /// Content-Language.
+    pub content_language: Option<String>,
+    /// Expires, as it came.
+    pub expires: Option<String>,
+    /// Redirect of a website bucket.
+    pub website_redirect: Option<String>,
+    /// Storage class; `None` = the one of the settings.
+    pub storage_class: Option<String>,
+    /// User metadata: names in lower case without `x-amz-meta-`.
+    pub user: BTreeMap<String, String>,
+    /// Tags.
+    pub tags: Vec<(String, String)>,
+}
+
+/// What a write left in S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Tag of the new version.
+    pub etag: ETag,
+}
+
+/// What `Store::copy` copies.
+#[derive(Clone, Copy, Debug)]
+pub struct CopySource<'a> {
+    /// From where.
+    pub key: &'a Key,
+    /// Only this version (`x-amz-copy-source-if-match`); else `Error::SourceChanged`, also when it is gone.
+    pub etag: &'a ETag,
+    /// Its length in bytes: above 5 GB the store copies in parts.
+    pub size: u64,
+}
+
+/// A multipart upload under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Where it goes.
+    pub key: Key,
+    /// S3's id of it.
+    pub id: String,
+}
+
+/// A part of a multipart upload that S3 has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its number, from 1.
+    pub number: u16,
+    /// Its tag.
+    pub etag: ETag,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
 /// Answer of a GET.
 pub enum Got {
     /// The body follows; `meta.size` is the length of the whole object even for a range.
@@ -102,10 +176,22 @@ pub enum Error {
         /// The key asked for.
         key: Key,
     },
-    /// 412: `If-Match` did not hold.
+    /// 412: `If-Match` or `If-None-Match` did not hold.
     #[error("{key}: changed in S3 meanwhile")]
     PreconditionFailed {
         /// The key asked for.
+        key: Key,
+    },
+    /// The source of a copy is another version by now, or gone.
+    #[error("{key}: changed in S3 before it was copied")]
+    SourceChanged {
+        /// The key of the source.
+        key: Key,
+    },
+    /// The multipart upload is gone: completed, aborted, or swept.
+    #[error("{key}: the multipart upload is gone")]
+    NoSuchUpload {
+        /// The key it was for.
         key: Key,
     },
     /// 403 on this request.
@@ -154,4 +240,61 @@ pub trait Store: Send + Sync + 'static {
 
     /// One page of ListObjectsV2.
     async fn list(&self, request: &ListRequest) -> Result<ListPage, Error>;
+}
+
+/// A store that can be written: what `writeback/` needs beside reading.
+///
+/// The same rules as for `Store`. A write that is dropped or that failed with `Unavailable` may have been done or not;
+/// who must know asks with `head`.
+#[async_trait]
+pub trait WriteStore: Store {
+    /// HEAD with all that a rewrite must keep, tags included (a second request where there are any).
+    /// # Errors: `NotFound`.
+    async fn describe(&self, key: &Key) -> Result<(ObjectMeta, Headers), Error>;
+
+    /// PUT of a whole object. A 409 (two conditional writes at once) is retried inside.
+    /// # Errors: `PreconditionFailed`, `NotFound` (only with `PutIf::Match`).
+    async fn put(&self, key: &Key, body: Bytes, headers: &Headers, condition: PutIf) -> Result<Put, Error>;
+
+    /// Copies an object inside S3, with `headers` in place of its own, or with its own for `None`. Onto itself it
+    /// changes the headers alone.
+    /// # Errors: `SourceChanged`, `PreconditionFailed` (the target's condition).
+    async fn copy(
+        &self,
+        source: CopySource<'_>,
+        to: &Key,
+        headers: Option<&Headers>,
+        condition: PutIf,
+    ) -> Result<Put, Error>;
+
+    /// DELETE, of this version only when `etag` is given. What is not there is as good as deleted.
+    /// # Errors: `PreconditionFailed`.
+    async fn delete(&self, key: &Key, etag: Option<&ETag>) -> Result<(), Error>;
+
+    /// Begins a multipart upload.
+    async fn begin_upload(&self, key: &Key, headers: &Headers) -> Result<Upload, Error>;
+
+    /// Uploads part `number` (1 to 10,000). # Errors: `NoSuchUpload`.
+    async fn put_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part, Error>;
+
+    /// Makes part `number` of `range` (bytes, half open) of an object. # Errors: `SourceChanged`, `NoSuchUpload`.
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u16,
+        source: CopySource<'_>,
+        range: Range<u64>,
+    ) -> Result<Part, Error>;
+
+    /// Makes the object of its parts, in order. # Errors: `PreconditionFailed`, `NotFound`, `NoSuchUpload`.
+    async fn complete_upload(&self, upload: &Upload, parts: &[Part], condition: PutIf) -> Result<Put, Error>;
+
+    /// Gives an upload up, and its parts. One that is gone is fine.
+    async fn abort_upload(&self, upload: &Upload) -> Result<(), Error>;
+
+    /// The parts of an upload that S3 has. # Errors: `NoSuchUpload`.
+    async fn parts(&self, upload: &Upload) -> Result<Vec<Part>, Error>;
+
+    /// Uploads under way below the mounted prefix, with when they began; at most some thousands.
+    async fn uploads(&self) -> Result<Vec<(Upload, Time)>, Error>;
 }

@@ -52,7 +52,10 @@ pub(super) enum Trouble {
 impl From<store::Error> for Trouble {
     fn from(error: store::Error) -> Trouble {
         match error {
-            store::Error::NotFound { .. } | store::Error::PreconditionFailed { .. } => Trouble::Changed(None),
+            store::Error::NotFound { .. }
+            | store::Error::PreconditionFailed { .. }
+            | store::Error::SourceChanged { .. }
+            | store::Error::NoSuchUpload { .. } => Trouble::Changed(None),
             store::Error::Unavailable { .. } => Trouble::Again(error),
             store::Error::Denied { .. } | store::Error::NoSuchBucket { .. } | store::Error::Other { .. } => {
                 Trouble::Refused(error)
