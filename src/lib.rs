@@ -23,3 +23,4 @@ pub mod s3server;
 pub mod server;
 pub mod store;
 pub mod types;
+pub mod writeback;

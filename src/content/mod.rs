@@ -18,6 +18,7 @@ mod keeper;
 mod lock;
 mod object;
 mod ranges;
+mod staging;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -37,6 +38,7 @@ use evict::{Candidate, Ledger};
 pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};
 pub use ranges::RangeSet;
+pub use staging::{Live, Piece, SoleTurn, Staged, WriteTurn};
 
 use crate::index::{Index, Presence};
 use crate::types::{Clock, ObjectId, Tick};

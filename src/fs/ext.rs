@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
-use nfsserve::nfs::{fattr3, fileid3, nfs_fh3, nfsstat3};
+use nfsserve::nfs::{fattr3, fileid3, nfs_fh3, nfsstat3, nfstime3, sattr3, wcc_attr};
 use nfsserve::vfs::NFSFileSystem;
 
 use crate::rpc::{Credentials, Tail};
@@ -219,11 +219,115 @@ pub struct PathConf {
     pub name_max: u32,
 }
 
+/// Attributes of one object around a change: both as of the change itself (RFC 1813 section 2.6, wcc_data).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wcc {
+    /// Size, mtime and ctime before it, where known.
+    pub before: Option<wcc_attr>,
+    /// Attributes after it, where known.
+    pub after: Option<fattr3>,
+}
+
+/// A change that was refused, with the attributes that RFC 1813 puts into the error's body.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused {
+    /// The error.
+    pub status: nfsstat3,
+    /// Of the object (of the directory, where names change).
+    pub wcc: Wcc,
+}
+
+impl From<nfsstat3> for Refused {
+    fn from(status: nfsstat3) -> Refused {
+        Refused { status, wcc: Wcc::default() }
+    }
+}
+
+/// How durable written data is (section 3.3.7, stable_how).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stability {
+    /// In memory.
+    Unstable = 0,
+    /// On the disk, with what is needed to read it.
+    DataSync = 1,
+    /// On the disk, with all attributes.
+    FileSync = 2,
+}
+
+/// Success of WRITE (section 3.3.7).
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// Bytes taken, from the first.
+    pub count: u32,
+    /// How durable they are.
+    pub committed: Stability,
+    /// The file's attributes.
+    pub wcc: Wcc,
+}
+
+/// How CREATE treats what is there (section 3.3.8, createhow3).
+#[derive(Clone, Copy, Debug)]
+pub enum CreateMode {
+    /// Takes it; only a size given is set.
+    Unchecked(sattr3),
+    /// Refuses.
+    Guarded(sattr3),
+    /// Refuses, unless the same call with this verifier made it.
+    Exclusive([u8; 8]),
+}
+
+/// What MKNOD makes (section 3.3.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpecialKind {
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device with major and minor number.
+    CharDevice(u32, u32),
+    /// A block device with major and minor number.
+    BlockDevice(u32, u32),
+}
+
+/// Success of CREATE, MKDIR, SYMLINK and MKNOD.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    /// What was made, or found.
+    pub id: fileid3,
+    /// Its attributes.
+    pub attr: fattr3,
+    /// The directory's.
+    pub dir: Wcc,
+}
+
+/// A RENAME that was refused.
+#[derive(Clone, Copy, Debug)]
+pub struct RenameRefused {
+    /// The error.
+    pub status: nfsstat3,
+    /// The directory it was to leave.
+    pub from: Wcc,
+    /// The directory it was to enter.
+    pub to: Wcc,
+}
+
+/// The two names of a RENAME.
+#[derive(Clone, Copy, Debug)]
+pub struct RenameArgs<'a> {
+    /// The directory to leave.
+    pub from: fileid3,
+    /// The name there.
+    pub from_name: &'a [u8],
+    /// The directory to enter.
+    pub to: fileid3,
+    /// The name there.
+    pub to_name: &'a [u8],
+}
+
 /// The rest of NFSv3, beside `NFSFileSystem`, whose `id_to_fh` and `fh_to_id` make the handles.
 /// `nfs/` uses them as `handle_by` and `fileid_by`.
 ///
-/// Mutations join this trait with the write side; until then `nfs/` answers them NFS3ERR_ROFS with
-/// the attributes that `getattr_by` gives.
+/// Names come off the wire and are checked here: `.` and `..` are refused by each procedure as RFC 1813 has it.
 pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     /// The handle of `id`: `id_to_fh` without its allocation.
     fn handle_by(&self, id: fileid3) -> Handle {
@@ -259,4 +363,63 @@ pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     fn fsinfo_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<FsInfo, Failure>>;
     /// PATHCONF. # Errors: STALE, IO.
     fn pathconf_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<PathConf, Failure>>;
+
+    /// Tells whether data written UNSTABLE may be lost: another one after a restart or a failed fsync.
+    fn write_verifier(&self) -> [u8; 8];
+    /// SETATTR; `guard` is the ctime that the object must have. # Errors: NOT_SYNC, PERM, ACCES, ROFS, INVAL, ISDIR,
+    /// FBIG, NOSPC, STALE, IO.
+    fn setattr_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        set: sattr3,
+        guard: Option<nfstime3>,
+    ) -> Answer<Result<Wcc, Refused>>;
+    /// WRITE of at most `FsInfo::write_max` bytes (more is cut). # Errors: ACCES, ROFS, INVAL, ISDIR, FBIG, NOSPC, STALE, IO.
+    fn write_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        offset: u64,
+        data: &[u8],
+        stable: Stability,
+    ) -> Answer<Result<Written, Refused>>;
+    /// COMMIT; a `count` of 0 means to the end. # Errors: STALE, INVAL, IO, NOSPC.
+    fn commit_by(&self, caller: &Caller, id: fileid3, offset: u64, count: u32) -> Answer<Result<Wcc, Refused>>;
+    /// CREATE. # Errors: EXIST, ACCES, ROFS, NOTDIR, NAMETOOLONG, INVAL, NOSPC, STALE, JUKEBOX, IO.
+    fn create_by(&self, caller: &Caller, dir: fileid3, name: &[u8], how: CreateMode) -> Answer<Result<Made, Refused>>;
+    /// MKDIR. # Errors: as CREATE.
+    fn mkdir_by(&self, caller: &Caller, dir: fileid3, name: &[u8], set: sattr3) -> Answer<Result<Made, Refused>>;
+    /// SYMLINK. # Errors: as CREATE.
+    fn symlink_by(
+        &self,
+        caller: &Caller,
+        dir: fileid3,
+        name: &[u8],
+        target: &[u8],
+        set: sattr3,
+    ) -> Answer<Result<Made, Refused>>;
+    /// MKNOD. # Errors: as CREATE, and PERM (a device, by another than the superuser).
+    fn mknod_by(
+        &self,
+        caller: &Caller,
+        dir: fileid3,
+        name: &[u8],
+        kind: SpecialKind,
+        set: sattr3,
+    ) -> Answer<Result<Made, Refused>>;
+    /// REMOVE. # Errors: NOENT, ISDIR, ACCES, PERM, ROFS, NOTDIR, STALE, JUKEBOX, IO.
+    fn remove_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Wcc, Refused>>;
+    /// RMDIR. # Errors: NOENT, NOTDIR, NOTEMPTY, EXIST, INVAL, ACCES, PERM, ROFS, STALE, JUKEBOX, IO.
+    fn rmdir_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Wcc, Refused>>;
+    /// RENAME. # Errors: NOENT, EXIST, NOTDIR, ISDIR, NOTEMPTY, INVAL, ACCES, PERM, ROFS, NAMETOOLONG, STALE, JUKEBOX, IO.
+    fn rename_by(&self, caller: &Caller, args: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>>;
+    /// LINK: the file's attributes and the directory's. # Errors: NOTSUPP.
+    fn link_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        dir: fileid3,
+        name: &[u8],
+    ) -> Answer<Result<(Option<fattr3>, Wcc), (Option<fattr3>, Refused)>>;
 }

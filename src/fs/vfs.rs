@@ -9,7 +9,8 @@ use nfsserve::vfs::{DirEntry, NFSFileSystem, ReadDirResult, VFSCapabilities};
 
 use super::Fs;
 use super::ext::{
-    Accessed, Answer, Caller, Failure, FsInfo, FsStat, Handle, ListArgs, Listing, Looked, NfsExt, PathConf, ReadOk,
+    Accessed, Answer, Caller, CreateMode, Failure, FsInfo, FsStat, Handle, ListArgs, Listing, Looked, Made, NfsExt,
+    PathConf, ReadOk, Refused, RenameArgs, RenameRefused, SpecialKind, Stability, Wcc, Written,
 };
 use super::read::READ_MAX;
 use crate::positioned::read_exact_at;
@@ -67,6 +68,60 @@ impl NfsExt for Fs {
 
     fn pathconf_by(&self, _caller: &Caller, id: fileid3) -> Answer<Result<PathConf, Failure>> {
         self.pathconf_of(id)
+    }
+
+    fn write_verifier(&self) -> [u8; 8] {
+        todo!()
+    }
+
+    fn setattr_by(&self, _: &Caller, _: fileid3, _: sattr3, _: Option<nfstime3>) -> Answer<Result<Wcc, Refused>> {
+        todo!()
+    }
+
+    fn write_by(&self, _: &Caller, _: fileid3, _: u64, _: &[u8], _: Stability) -> Answer<Result<Written, Refused>> {
+        todo!()
+    }
+
+    fn commit_by(&self, _: &Caller, _: fileid3, _: u64, _: u32) -> Answer<Result<Wcc, Refused>> {
+        todo!()
+    }
+
+    fn create_by(&self, _: &Caller, _: fileid3, _: &[u8], _: CreateMode) -> Answer<Result<Made, Refused>> {
+        todo!()
+    }
+
+    fn mkdir_by(&self, _: &Caller, _: fileid3, _: &[u8], _: sattr3) -> Answer<Result<Made, Refused>> {
+        todo!()
+    }
+
+    fn symlink_by(&self, _: &Caller, _: fileid3, _: &[u8], _: &[u8], _: sattr3) -> Answer<Result<Made, Refused>> {
+        todo!()
+    }
+
+    fn mknod_by(&self, _: &Caller, _: fileid3, _: &[u8], _: SpecialKind, _: sattr3) -> Answer<Result<Made, Refused>> {
+        todo!()
+    }
+
+    fn remove_by(&self, _: &Caller, _: fileid3, _: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        todo!()
+    }
+
+    fn rmdir_by(&self, _: &Caller, _: fileid3, _: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        todo!()
+    }
+
+    fn rename_by(&self, _: &Caller, _: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>> {
+        todo!()
+    }
+
+    fn link_by(
+        &self,
+        _: &Caller,
+        _: fileid3,
+        _: fileid3,
+        _: &[u8],
+    ) -> Answer<Result<(Option<fattr3>, Wcc), (Option<fattr3>, Refused)>> {
+        todo!()
     }
 }
 

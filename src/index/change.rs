@@ -15,7 +15,7 @@ use redb::ReadableTable;
 
 use super::allocate::Sequence;
 use super::cache::{Cache, Changed};
-use super::model::{Counts, Defaults, Freshness, IndexError, Inode, Kind, ObjectRow};
+use super::model::{Counts, Defaults, Freshness, IndexError, Inode, Kind, ObjectRow, Work};
 use super::row::Row;
 use super::tables::{self, Child, Tables};
 use crate::types::name::ComponentKind;
@@ -23,7 +23,7 @@ use crate::types::{Component, Ino, Name, ObjectId, Tick, Time};
 
 /// A write transaction, and what it will change in memory once it is committed.
 pub(super) struct Change<'t> {
-    tables: Tables<'t>,
+    pub(super) tables: Tables<'t>,
     cache: &'t Cache,
     sequence: &'t Sequence,
     graves: &'t mut Graves,
@@ -34,8 +34,9 @@ pub(super) struct Change<'t> {
     names: Vec<(Ino, Name)>,
     touched: HashMap<Ino, Time>,
     counts: Counts,
-    dirty: bool,
+    pub(super) dirty: bool,
     garbage_added: bool,
+    pub(super) work: Vec<Work>,
 }
 
 /// An inode read or changed in this transaction.
@@ -50,6 +51,8 @@ pub(super) struct Finished {
     pub(super) dirty: bool,
     pub(super) changed: Changed,
     pub(super) garbage_added: bool,
+    /// What has come to the journal.
+    pub(super) work: Vec<Work>,
     /// To be told to the sequence after the commit.
     pub(super) reservation: Option<u64>,
 }
@@ -78,7 +81,13 @@ impl<'t> Change<'t> {
             counts,
             dirty,
             garbage_added,
+            work: Vec::new(),
         })
+    }
+
+    /// A fresh number from the durable sequence.
+    pub(super) fn number(&self) -> u64 {
+        self.sequence.take_for_writer()
     }
 
     /// The defaults of attributes.
@@ -297,7 +306,7 @@ impl<'t> Change<'t> {
         }
         let inodes = rows.into_iter().map(|(ino, slot)| (ino, slot.row, slot.freshness)).collect();
         let changed = Changed { names: self.names, inodes };
-        Ok(Finished { dirty: self.dirty, changed, garbage_added: self.garbage_added, reservation })
+        Ok(Finished { dirty: self.dirty, changed, garbage_added: self.garbage_added, work: self.work, reservation })
     }
 
     /// Tells the file beside the directory `component` whether it is shadowed. Always false: a directory never is.

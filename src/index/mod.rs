@@ -17,11 +17,14 @@ mod allocate;
 mod bytes;
 mod cache;
 mod change;
+mod edit;
+mod journal;
 mod metadata;
 mod model;
 mod open;
 mod reconcile;
 mod row;
+mod settle;
 mod snapshot;
 mod sweep;
 mod tables;
@@ -33,7 +36,9 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
 pub use model::*;
+pub use settle::{Conflict, Expanded, Outcome, Settled, Task};
 pub use sweep::Sweep;
 
 use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId, name};

@@ -36,7 +36,13 @@ pub struct Remote {
     /// Its length in bytes.
     pub size: u64,
     /// Its Last-Modified; LIST may tell milliseconds where HEAD tells seconds: compare whole seconds.
+    /// `UNTOLD` after a write of ours, whose answer does not tell.
     pub last_modified: Time,
+}
+
+impl Remote {
+    /// Stands for a Last-Modified that S3 has not told yet: the first that it tells is taken for it.
+    pub const UNTOLD: Time = Time(i64::MIN);
 }
 
 /// Bytes that are here.
@@ -83,6 +89,67 @@ pub struct Inode {
     pub local: Option<Local>,
     /// For a directory: whether its listing has been complete once.
     pub listed: bool,
+    /// The file under `staging/` with bytes that S3 does not have; what it does not cover is `local`'s.
+    pub staged: Option<ObjectId>,
+    /// Where S3 has it, when that is not what its parent's place and its component say: the key of the object, or
+    /// the prefix of a directory's entries. It stays what it is however often the inode is renamed.
+    pub origin: Option<Key>,
+}
+
+/// What of an inode S3 does not have yet: one row of the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its bytes (for a directory: its marker).
+    pub content: bool,
+    /// Mode, owner or times.
+    pub attributes: bool,
+    /// The key it should have: for a directory, everything below it.
+    pub place: bool,
+    /// Wall time of the oldest change that S3 lacks.
+    pub since: Time,
+    /// Number of the latest change: an upload that began before it does not settle it.
+    pub change: u64,
+}
+
+/// An object of S3 that has no business under its key any more: the other kind of row of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Away {
+    /// The version it had when it was last ours: another one is somebody else's.
+    pub etag: ETag,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Whose bytes it still has; `None`: it was removed here, or replaced.
+    pub ino: Option<Ino>,
+}
+
+/// What has come to the journal: something for `writeback` to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// This inode's row.
+    Inode(Ino),
+    /// What is away at this key.
+    Away(Key),
+}
+
+/// Bytes of a file that S3 does not have, as last made durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedRow {
+    /// Whose they are.
+    pub ino: Ino,
+    /// How much of the version below still counts, in bytes from its start: a truncation shortens it for good.
+    pub base_len: u64,
+    /// The ranges written. Half open, in bytes, sorted, apart from each other. What neither they nor the version below
+    /// cover is zeros.
+    pub ranges: Vec<std::ops::Range<u64>>,
+}
+
+/// Totals of the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Inodes that differ from S3.
+    pub inodes: u64,
+    /// Objects to be removed, or to be moved.
+    pub away: u64,
 }
 
 /// When S3 was last asked about an inode. Lives in memory, shared by all snapshots of the inode.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableError};
 use tokio::sync::Notify;
 
@@ -48,6 +49,7 @@ pub(super) fn open(
     match format(&db)? {
         None => make(&db, &defaults, &clock)?,
         Some(tables::FORMAT) => {}
+        Some(1) => migrate(&db)?,
         Some(newer) => {
             let known = tables::FORMAT;
             return Err(IndexError::Open(format!(
@@ -61,7 +63,15 @@ pub(super) fn open(
     let has_garbage = !snapshot.garbage(1)?.is_empty();
     let sequence = Sequence::after(snapshot.sequence);
     let cache = Cache::new(&options, snapshot);
-    let shared = Arc::new(Shared { cache, sequence, garbage_added: Notify::new(), defaults, clock });
+    let shared = Arc::new(Shared {
+        cache,
+        sequence,
+        garbage_added: Notify::new(),
+        work: Mutex::default(),
+        work_added: Notify::new(),
+        defaults,
+        clock,
+    });
     if has_garbage {
         shared.garbage_added.notify_one();
     }
@@ -76,6 +86,14 @@ fn format(db: &Database) -> Result<Option<u64>, IndexError> {
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Brings an index of format 1, which had no journal, to this one.
+fn migrate(db: &Database) -> Result<(), IndexError> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    Tables::open(&txn)?.meta.insert(tables::META_FORMAT, tables::FORMAT)?;
+    Ok(txn.commit()?)
 }
 
 /// Makes the tables and the root of a new index.

@@ -6,7 +6,7 @@
 
 use super::model::{Defaults, Inode, Kind, Local, Remote};
 use super::tables::be_u64;
-use crate::types::{Component, ETag, Ino, ObjectId, Time};
+use crate::types::{Component, ETag, Ino, Key, ObjectId, Time};
 
 /// An inode, and which of its attributes the object's metadata gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ const LISTED: u16 = 1 << 9;
 const OTHER_SIZE: u16 = 1 << 10;
 const OTHER_ATIME: u16 = 1 << 11;
 const OTHER_MODIFIED: u16 = 1 << 12;
+const STAGED: u16 = 1 << 13;
+const ORIGIN: u16 = 1 << 14;
 
 impl Row {
     /// A directory without a marker, its times at `now`.
@@ -63,6 +65,8 @@ impl Row {
             attributes_known: false,
             local: None,
             listed: false,
+            staged: None,
+            origin: None,
         };
         Row { inode, given: Given::default() }
     }
@@ -83,7 +87,11 @@ impl Row {
         for (_, value) in small.iter().filter(|(flag, _)| flags & flag != 0) {
             out.extend_from_slice(&value.to_be_bytes());
         }
-        let large = [(OTHER_ATIME, inode.atime.0 as u64), (LOCAL, inode.local.map_or(0, |l| l.object.0))];
+        let large = [
+            (OTHER_ATIME, inode.atime.0 as u64),
+            (LOCAL, inode.local.map_or(0, |l| l.object.0)),
+            (STAGED, inode.staged.map_or(0, |staged| staged.0)),
+        ];
         for (_, value) in large.iter().filter(|(flag, _)| flags & flag != 0) {
             out.extend_from_slice(&value.to_be_bytes());
         }
@@ -94,12 +102,11 @@ impl Row {
             }
             match md5 {
                 Some(md5) => out.extend_from_slice(&md5),
-                None => {
-                    let etag = remote.etag.as_str().as_bytes();
-                    out.extend_from_slice(&(etag.len() as u32).to_be_bytes());
-                    out.extend_from_slice(etag);
-                }
+                None => put_text(&mut out, remote.etag.as_str()),
             }
+        }
+        if let Some(origin) = &inode.origin {
+            put_text(&mut out, origin);
         }
         out.extend_from_slice(inode.component.as_bytes());
         out
@@ -122,6 +129,8 @@ impl Row {
             (OTHER_SIZE, remote.is_some_and(|r| r.size != inode.size)),
             (OTHER_ATIME, inode.atime != inode.mtime),
             (OTHER_MODIFIED, remote.is_some_and(|r| r.last_modified != inode.mtime)),
+            (STAGED, inode.staged.is_some()),
+            (ORIGIN, inode.origin.is_some()),
         ];
         set.iter().filter(|(_, on)| *on).fold(0, |flags, (flag, _)| flags | flag)
     }
@@ -145,7 +154,9 @@ impl Row {
         let rdev = (rest.small(has(RDEV), 0)?, rest.small(has(RDEV), 0)?);
         let atime = if has(OTHER_ATIME) { rest.time()? } else { mtime };
         let object = if has(LOCAL) { Some(ObjectId(rest.number()?)) } else { None };
+        let staged = if has(STAGED) { Some(ObjectId(rest.number()?)) } else { None };
         let remote = if has(REMOTE) { Some(rest.remote(flags, size, mtime)?) } else { None };
+        let origin = if has(ORIGIN) { Some(Key::new(rest.text()?)?) } else { None };
         let inode = Inode {
             ino,
             parent,
@@ -163,6 +174,8 @@ impl Row {
             attributes_known: has(KNOWN),
             local: object.map(|object| Local { object, complete: has(COMPLETE) }),
             listed: has(LISTED),
+            staged,
+            origin,
         };
         Some(Row { inode, given: Given { mode: has(MODE), uid: has(UID), gid: has(GID) } })
     }
@@ -197,11 +210,20 @@ impl Reader<'_> {
             let etag = hex(&self.take::<16>()?);
             return Some(Remote { etag: ETag::new(&etag), size, last_modified });
         }
-        let length = usize::try_from(u32::from_be_bytes(self.take()?)).ok()?;
-        let (etag, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(Remote { etag: ETag::new(std::str::from_utf8(etag).ok()?), size, last_modified })
+        Some(Remote { etag: ETag::new(self.text()?), size, last_modified })
     }
+
+    fn text(&mut self) -> Option<&str> {
+        let length = usize::try_from(u32::from_be_bytes(self.take()?)).ok()?;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok()
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u32).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// The root adds nothing to any prefix; this stands in its row and is never shown.

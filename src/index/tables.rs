@@ -8,6 +8,12 @@
 //! | `objects` | object id | inode, size, ranges here |
 //! | `garbage` | object id | |
 //! | `orphans` | inode of a directory that is cut off; what is below it is still to be removed | |
+//! | `pending` | inode | what of it S3 does not have |
+//! | `away` | key | version, size, inode of an object that must leave this key |
+//! | `moved` | prefix | inode of the directory whose entries S3 still has there |
+//! | `staging` | staging file's id | inode, bytes of the version below that count, ranges written |
+//! | `uploads` | inode | the multipart upload under way, as `writeback` keeps it |
+//! | `conflicts` | number | what became of two writers' changes, as JSON |
 //! | `meta` | name | number: format, sequence, counts |
 //!
 //! Invariant: `children` and `listing` hold the same entries, and both change in one transaction.
@@ -26,10 +32,16 @@ pub(super) const LISTING: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::n
 pub(super) const OBJECTS: TableDefinition<u64, &[u8]> = TableDefinition::new("objects");
 pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
 pub(super) const ORPHANS: TableDefinition<u64, ()> = TableDefinition::new("orphans");
+pub(super) const PENDING: TableDefinition<u64, &[u8]> = TableDefinition::new("pending");
+pub(super) const AWAY: TableDefinition<&str, &[u8]> = TableDefinition::new("away");
+pub(super) const MOVED: TableDefinition<&str, u64> = TableDefinition::new("moved");
+pub(super) const STAGING: TableDefinition<u64, &[u8]> = TableDefinition::new("staging");
+pub(super) const UPLOADS: TableDefinition<u64, &[u8]> = TableDefinition::new("uploads");
+pub(super) const CONFLICTS: TableDefinition<u64, &[u8]> = TableDefinition::new("conflicts");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
-/// Version of the file format: 2 and above are of programs to come.
-pub(super) const FORMAT: u64 = 1;
+/// Version of the file format: 3 and above are of programs to come. 1 had no journal.
+pub(super) const FORMAT: u64 = 2;
 /// Rows of `meta`.
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_SEQUENCE: &str = "sequence";
@@ -45,6 +57,12 @@ pub(super) struct Tables<'t> {
     pub(super) objects: Table<'t, u64, &'static [u8]>,
     pub(super) garbage: Table<'t, u64, ()>,
     pub(super) orphans: Table<'t, u64, ()>,
+    pub(super) pending: Table<'t, u64, &'static [u8]>,
+    pub(super) away: Table<'t, &'static str, &'static [u8]>,
+    pub(super) moved: Table<'t, &'static str, u64>,
+    pub(super) staging: Table<'t, u64, &'static [u8]>,
+    pub(super) uploads: Table<'t, u64, &'static [u8]>,
+    pub(super) conflicts: Table<'t, u64, &'static [u8]>,
     pub(super) meta: Table<'t, &'static str, u64>,
 }
 
@@ -58,6 +76,12 @@ impl<'t> Tables<'t> {
             objects: txn.open_table(OBJECTS)?,
             garbage: txn.open_table(GARBAGE)?,
             orphans: txn.open_table(ORPHANS)?,
+            pending: txn.open_table(PENDING)?,
+            away: txn.open_table(AWAY)?,
+            moved: txn.open_table(MOVED)?,
+            staging: txn.open_table(STAGING)?,
+            uploads: txn.open_table(UPLOADS)?,
+            conflicts: txn.open_table(CONFLICTS)?,
             meta: txn.open_table(META)?,
         })
     }

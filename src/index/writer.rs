@@ -20,7 +20,7 @@ use tracing::{error, warn};
 use super::allocate::Sequence;
 use super::cache::Cache;
 use super::change::{Change, Finished, Graves};
-use super::model::{Defaults, IndexError};
+use super::model::{Defaults, IndexError, Work};
 use super::snapshot::Snapshot;
 use super::tables::Tables;
 use crate::types::Clock;
@@ -40,6 +40,9 @@ pub(super) struct Shared {
     pub(super) cache: Cache,
     pub(super) sequence: Sequence,
     pub(super) garbage_added: Notify,
+    /// What has come to the journal since it was last taken.
+    pub(super) work: Mutex<Vec<Work>>,
+    pub(super) work_added: Notify,
     pub(super) defaults: Defaults,
     pub(super) clock: Clock,
 }
@@ -233,7 +236,7 @@ impl Run {
         let fixed = (shared.defaults, shared.clock.wall());
         let mut change = Change::new(Tables::open(&txn)?, &shared.cache, &shared.sequence, graves, fixed)?;
         work(&mut change)?;
-        let Finished { dirty, changed, garbage_added, reservation } = change.finish()?;
+        let Finished { dirty, changed, garbage_added, work, reservation } = change.finish()?;
         if !dirty {
             return Ok(txn.abort()?);
         }
@@ -244,6 +247,10 @@ impl Run {
             shared.sequence.reserved(reservation);
         }
         shared.cache.publish(snapshot, changed);
+        if !work.is_empty() {
+            shared.work.lock().extend(work);
+            shared.work_added.notify_one();
+        }
         if garbage_added {
             shared.garbage_added.notify_one();
         }
