@@ -109,6 +109,7 @@ impl Server {
             index: index.clone(),
             content: content.clone(),
             revalidator: revalidator.clone(),
+            writeback: None,
             config: config.clone(),
             requests: counters,
             calls: stats.clone(),

@@ -49,6 +49,11 @@ impl Client {
         self.send(Method::POST, &with_path(endpoint, path)).await
     }
 
+    /// POST to `endpoint`, which has its query already.
+    pub async fn post(&self, endpoint: &str) -> anyhow::Result<Value> {
+        self.send(Method::POST, endpoint).await
+    }
+
     async fn send(&self, method: Method, uri: &str) -> anyhow::Result<Value> {
         let request = Request::builder().method(method).uri(uri).header(header::HOST, "localhost");
         #[cfg(unix)]

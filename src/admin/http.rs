@@ -199,6 +199,9 @@ fn commands(backend: SharedBackend) -> Router {
         .route("/why", get(why))
         .route("/refresh", post(refresh))
         .route("/warm", post(warm))
+        .route("/sync", post(sync))
+        .route("/conflicts", get(conflicts))
+        .route("/conflicts/forget", post(forget_conflict))
         .fallback(no_such_page)
         .with_state(backend)
 }
@@ -248,20 +251,42 @@ async fn warm(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -
     Ok(Json(backend.warm(&path(query)?).await?).into_response())
 }
 
+async fn sync(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    Ok(Json(backend.sync(&path(query)?).await?).into_response())
+}
+
+async fn conflicts(State(backend): State<SharedBackend>) -> Result<Response, Refusal> {
+    Ok(Json(backend.conflicts()?).into_response())
+}
+
+async fn forget_conflict(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    let number = parameter(query.as_deref(), "number=").and_then(|value| value.parse().ok());
+    let number = number.ok_or(Refusal::Missing("number"))?;
+    match backend.forget_conflict(number).await? {
+        true => Ok(Json(serde_json::json!({ "forgotten": number })).into_response()),
+        false => Ok(refusal(StatusCode::NOT_FOUND, &format!("there is no conflict {number}: see `fasts3 conflicts`"))),
+    }
+}
+
 async fn no_such_page() -> Response {
     refusal(StatusCode::NOT_FOUND, "no such page")
 }
 
 /// The path of `?path=`, percent-decoded to bytes: names need not be UTF-8.
 fn path(query: Option<String>) -> Result<Vec<u8>, Refusal> {
-    let query = query.unwrap_or_default();
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("path=")).ok_or(Refusal::NoPath)?;
+    let value = parameter(query.as_deref(), "path=").ok_or(Refusal::Missing("path"))?;
     Ok(percent_encoding::percent_decode_str(value).collect())
+}
+
+/// What follows `name` in a query, still encoded.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    query.unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix(name))
 }
 
 /// A request that could not be done.
 enum Refusal {
-    NoPath,
+    /// A parameter that must be there, and be what it should.
+    Missing(&'static str),
     Failed(Error),
 }
 
@@ -274,7 +299,7 @@ impl From<Error> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Refusal::NoPath => refusal(StatusCode::BAD_REQUEST, "?path= is missing"),
+            Refusal::Missing(name) => refusal(StatusCode::BAD_REQUEST, &format!("?{name}= is missing, or no {name}")),
             Refusal::Failed(error) => refusal(status_of(&error), &error.to_string()),
         }
     }

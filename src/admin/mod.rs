@@ -19,12 +19,14 @@ pub mod why;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::content::Content;
-use crate::index::{Index, IndexError, Kind, Node};
+use crate::index::{Conflict, Index, IndexError, Kind, Node};
 use crate::revalidate::{Refreshed, Revalidator, WaitError, Warmed};
 use crate::types::{Clock, Ino, Name, Tick};
+use crate::writeback::{Failure, Writeback};
 use crate::{rpc, store};
 pub use http::{Admin, serve};
 use status::Status;
@@ -66,6 +68,29 @@ pub trait Backend: Send + Sync + 'static {
     async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error>;
     /// Fetches a path and all below it.
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error>;
+    /// Waits until S3 has all changes of a path and below it (D5).
+    async fn sync(&self, path: &[u8]) -> Result<Synced, Error>;
+    /// Files that both sides changed, oldest first.
+    fn conflicts(&self) -> Result<Vec<Listed>, Error>;
+    /// Forgets a conflict that a person has dealt with. False: there is none of that number.
+    async fn forget_conflict(&self, number: u64) -> Result<bool, Error>;
+}
+
+/// What `sync` came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Synced {
+    /// What cannot be brought to S3; nothing, when S3 has everything.
+    pub failures: Vec<Failure>,
+}
+
+/// A conflict with its number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its number, to forget it by.
+    pub number: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub conflict: Conflict,
 }
 
 /// The rooms of a running server.
@@ -76,6 +101,8 @@ pub struct State {
     pub content: Arc<Content>,
     /// Freshness.
     pub revalidator: Arc<Revalidator>,
+    /// Changes on their way to S3; `None` when nothing can be changed.
+    pub writeback: Option<Arc<Writeback>>,
     /// Settings.
     pub config: Arc<Config>,
     /// Requests to S3.
@@ -110,6 +137,27 @@ impl Backend for State {
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {
         let node = self.find(path).await?;
         self.revalidator.warm(node.ino).await.map_err(|e| failed(path, e))
+    }
+
+    async fn sync(&self, path: &[u8]) -> Result<Synced, Error> {
+        let node = self.find(path).await?;
+        let Some(writeback) = &self.writeback else { return Ok(Synced::default()) };
+        let under = (node.ino != Ino::ROOT).then_some(node.ino);
+        let failures = writeback.synced(under).await.err().unwrap_or_default();
+        Ok(Synced { failures })
+    }
+
+    fn conflicts(&self) -> Result<Vec<Listed>, Error> {
+        let conflicts = self.index.conflicts()?.into_iter();
+        Ok(conflicts.map(|(number, conflict)| Listed { number, conflict }).collect())
+    }
+
+    async fn forget_conflict(&self, number: u64) -> Result<bool, Error> {
+        let known = self.index.conflicts()?.iter().any(|(known, _)| *known == number);
+        if known {
+            self.index.forget_conflict(number).await?;
+        }
+        Ok(known)
     }
 }
 

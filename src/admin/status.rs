@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use crate::nfs;
 use crate::revalidate::MirrorProgress;
+use crate::writeback::Failure;
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,7 +89,14 @@ pub struct Journal {
     pub oldest_s: u64,
     /// How many failed at the last attempt.
     pub failed: u64,
+    /// The first of those, and why.
+    pub failures: Vec<Failure>,
+    /// Objects of renamed directories that are still to be copied.
+    pub moving: u64,
 }
+
+/// So many failures are told with their reasons: enough to see what is wrong.
+const FAILURES_TOLD: usize = 20;
 
 /// Requests to S3.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -147,6 +155,8 @@ pub(super) fn collect(state: &State) -> Status {
         cache_limit: usage.limit,
         mirror: state.revalidator.mirror_progress(),
         fresh: fresh(state),
+        journal: journal(state),
+        conflicts: state.index.conflicts().map_or(0, |conflicts| conflicts.len() as u64),
         s3: s3(state),
         nfs: nfs(state),
         ..Status::default()
@@ -164,6 +174,21 @@ fn fresh(state: &State) -> Fresh {
         queued: stats.queued,
         in_flight: stats.in_flight,
         dropped: stats.dropped,
+    }
+}
+
+fn journal(state: &State) -> Journal {
+    let Some(writeback) = &state.writeback else { return Journal::default() };
+    let mut progress = writeback.progress();
+    let failed = progress.failures.len() as u64;
+    progress.failures.truncate(FAILURES_TOLD);
+    Journal {
+        pending: progress.pending,
+        bytes: progress.bytes,
+        oldest_s: progress.oldest.as_secs(),
+        failed,
+        failures: progress.failures,
+        moving: progress.moving,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod completions;
 mod config;
+pub mod conflicts;
 pub mod demo;
 mod output;
 mod progress;
@@ -12,6 +13,7 @@ pub mod refresh;
 pub mod serve;
 mod signals;
 pub mod status;
+pub mod sync;
 pub mod values;
 pub mod warm;
 pub mod why;
@@ -69,6 +71,10 @@ pub enum Command {
     Refresh(refresh::RefreshArgs),
     /// Fetch a file, or everything below a directory, into the cache
     Warm(warm::WarmArgs),
+    /// Wait until S3 has every change made so far
+    Sync(sync::SyncArgs),
+    /// List the files that were changed here and in S3 at once
+    Conflicts(conflicts::ConflictsArgs),
     /// Print the completions of a shell
     Completions(completions::CompletionsArgs),
 }
@@ -146,6 +152,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Why(args) => Ok(block_on(why::run(args))?),
         Command::Refresh(args) => Ok(block_on(refresh::run(args))?),
         Command::Warm(args) => Ok(block_on(warm::run(args))?),
+        Command::Sync(args) => Ok(block_on(sync::run(args))?),
+        Command::Conflicts(args) => Ok(block_on(conflicts::run(args))?),
         Command::Completions(args) => Ok(completions::run(args)?),
     }
 }

@@ -105,14 +105,20 @@ fn journal(status: &Status) -> String {
     if journal.pending == 0 && status.conflicts == 0 {
         return "everything is in S3".into();
     }
-    format!(
-        "{} not in S3 yet ({}, the oldest for {} s, {} failed), {}",
+    let moving =
+        if journal.moving > 0 { format!(", {} to be moved", count(journal.moving, "object")) } else { String::new() };
+    let mut line = format!(
+        "{} not in S3 yet ({}, the oldest for {} s, {} failed){moving}, {}",
         count(journal.pending, "change"),
         size(journal.bytes),
         journal.oldest_s,
         number(journal.failed),
         count(status.conflicts, "conflict"),
-    )
+    );
+    for failure in &journal.failures {
+        line.push_str(&format!("\n           {}: {}", failure.key, failure.why));
+    }
+    line
 }
 
 fn events(status: &Status) -> String {

@@ -57,7 +57,7 @@ pub struct Settings {
 pub struct Exclude {}
 
 /// Why something is not in S3 yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     /// Its key.
     pub key: String,

@@ -12,7 +12,10 @@ use super::*;
 use crate::admin::client::Client;
 use crate::admin::status::Status;
 use crate::admin::why::Why;
+use crate::admin::{Listed, Synced};
+use crate::index::Conflict;
 use crate::revalidate::{Refreshed, Warmed};
+use crate::writeback::Failure;
 
 /// Says back what it was asked.
 struct Echo;
@@ -37,6 +40,20 @@ impl Backend for Echo {
 
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {
         Err(Error::Wait { path: super::super::shown(path), source: WaitError::NoSpace })
+    }
+
+    async fn sync(&self, path: &[u8]) -> Result<Synced, Error> {
+        let failure = Failure { key: path.escape_ascii().to_string(), why: "denied".into(), may_pass: false };
+        Ok(Synced { failures: vec![failure] })
+    }
+
+    fn conflicts(&self) -> Result<Vec<Listed>, Error> {
+        let conflict = Conflict { key: "a".into(), kept_as: "b".into(), at: 1, what: "both".into() };
+        Ok(vec![Listed { number: 7, conflict }])
+    }
+
+    async fn forget_conflict(&self, number: u64) -> Result<bool, Error> {
+        Ok(number == 7)
     }
 }
 
@@ -107,7 +124,9 @@ async fn pages_are_answered() {
 async fn nothing_can_be_changed_over_the_pages() {
     let rig = Rig::start().await;
     let post = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
-    for path in ["/refresh?path=a", "/warm?path=a", "/why?path=a"] {
+    for path in
+        ["/refresh?path=a", "/warm?path=a", "/sync?path=a", "/conflicts", "/conflicts/forget?number=7", "/why?path=a"]
+    {
         assert!(rig.raw(&post(path)).await.starts_with("HTTP/1.1 404"), "{path}");
         assert!(rig.get(path).await.starts_with("HTTP/1.1 404"), "{path}");
     }
@@ -160,7 +179,18 @@ async fn commands_go_over_the_control_socket() {
         let error = client.post_path("/warm", OsStr::new("a/b")).await.expect_err("the disk is full");
         assert_eq!(error.to_string(), "/a/b: the cache disk is full");
         assert_eq!(client.get("/metrics").await.expect_err("pages only").to_string(), "no such page");
-        assert_eq!(client.get("/why").await.expect_err("no path").to_string(), "?path= is missing");
+        assert_eq!(client.get("/why").await.expect_err("no path").to_string(), "?path= is missing, or no path");
+        let synced = client.post_path("/sync", OsStr::new("a")).await.expect("an answer");
+        assert_eq!(synced, json!({ "failures": [{ "key": "a", "why": "denied", "may_pass": false }] }));
+        let conflicts = client.get("/conflicts").await.expect("an answer");
+        assert_eq!(conflicts, json!([{ "number": 7, "key": "a", "kept_as": "b", "at": 1, "what": "both" }]));
+        assert!(client.post("/conflicts/forget?number=7").await.is_ok());
+        for (query, error) in
+            [("?number=8", "there is no conflict 8: see `fasts3 conflicts`"), ("", "?number= is missing, or no number")]
+        {
+            let refused = client.post(&format!("/conflicts/forget{query}")).await.expect_err("no such conflict");
+            assert_eq!(refused.to_string(), error);
+        }
     }
 }
 
