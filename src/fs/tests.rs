@@ -24,6 +24,8 @@ pub(super) fn node(kind: Kind, mode: u32, uid: u32, gid: u32) -> Node {
         attributes_known: true,
         local: None,
         listed: false,
+        staged: None,
+        origin: None,
     };
     Node { inode, freshness: Arc::default() }
 }
