@@ -27,6 +27,7 @@ pub fn is_here(test: &str) -> bool {
 }
 
 /// Says that `test` is skipped; in CI it fails.
+#[allow(clippy::explicit_write)] // libtest captures eprintln
 pub fn skip(test: &str, missing: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: {missing}");
     // Past libtest's capture: a test that did not run must not look like one that did.
