@@ -1,0 +1,7 @@
+//! The Linux kernel's own NFS client, in a small virtual machine (`scripts/vm/vmrun`), over the real server program.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
+mod mount;
+mod rig;
+mod write;
