@@ -3,8 +3,8 @@
 //!
 //! Reads are synchronous: bounded memory caches first, then a redb snapshot; nothing is locked across
 //! them. Writes go to one writer thread that groups whatever is queued into one durable transaction
-//! (redb `Durability::Immediate`), updates the memory caches, and only then answers. So everything a
-//! client has ever seen survives `kill -9`.
+//! (a record in a redo log, now and then a checkpoint of redb: `commit.rs`), updates the memory caches, and
+//! only then answers. So everything a client has ever seen survives `kill -9` and a loss of power.
 //!
 //! Invariants
 //! - `apply` and `apply_page` are the one reconcile function: they alone decide newer, stale or gone.
@@ -17,8 +17,11 @@ mod allocate;
 mod bytes;
 mod cache;
 mod change;
+mod commit;
 mod edit;
 mod journal;
+mod log;
+mod logged;
 mod metadata;
 mod model;
 mod open;
@@ -69,7 +72,7 @@ impl Index {
     /// Opens or makes `path`. A file of an older format is migrated, of a newer one refused.
     /// `defaults` are the attributes of objects that carry none.
     pub fn open(path: &Path, options: IndexOptions, defaults: Defaults, clock: Clock) -> Result<Index, IndexError> {
-        open::open(open::database(path, options.page_cache_bytes), options, defaults, clock)
+        open::open(open::files(path, options.page_cache_bytes), options, defaults, clock)
     }
 
     /// The node of `ino`; `None` when it is gone (STALE).

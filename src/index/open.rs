@@ -1,4 +1,4 @@
-//! Opening the index: making a new one, refusing what cannot be read, and starting the writer.
+//! Opening the index: making a new one, migrating an old one, refusing what cannot be read, and starting the writer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,20 +9,23 @@ use tokio::sync::Notify;
 
 use super::allocate::Sequence;
 use super::cache::Cache;
+use super::commit::{Files, Ledger};
+use super::log;
 use super::row::{self, Row};
 use super::snapshot::Snapshot;
 use super::tables::{self, Tables};
-use super::writer::{OpenDatabase, Shared, Writer};
+use super::writer::{Shared, Writer};
 use super::{Defaults, Index, IndexError, IndexOptions};
 use crate::types::{Clock, Ino};
 
-/// How to open the file at `path`.
-pub(super) fn database(path: &Path, page_cache_bytes: usize) -> OpenDatabase {
-    let path = path.to_path_buf();
-    Box::new(move || {
-        let opened = Builder::new().set_cache_size(page_cache_bytes).create(&path);
-        opened.map_err(|error| refused(&path.display().to_string(), error))
-    })
+/// How to open the file at `path`, and its log.
+pub(super) fn files(path: &Path, page_cache_bytes: usize) -> Files {
+    let (index, log) = (path.to_path_buf(), path.with_extension("log"));
+    let database = move || {
+        let opened = Builder::new().set_cache_size(page_cache_bytes).create(&index);
+        opened.map_err(|error| refused(&index.display().to_string(), error))
+    };
+    Files { database: Box::new(database), log: Box::new(move || log::file(&log)), log_bytes: log::CAPACITY }
 }
 
 fn refused(path: &str, error: DatabaseError) -> IndexError {
@@ -32,33 +35,16 @@ fn refused(path: &str, error: DatabaseError) -> IndexError {
             DatabaseError::Storage(redb::StorageError::Io(io)).into()
         }
         error => IndexError::Open(format!(
-            "{path} is damaged or no index ({error}): move it and the objects directory away; \
+            "{path} is damaged or no index ({error}): move it, its log and the objects directory away; \
              what was in S3 is fetched again"
         )),
     }
 }
 
-/// Opens what `database` opens.
-pub(super) fn open(
-    database: OpenDatabase,
-    options: IndexOptions,
-    defaults: Defaults,
-    clock: Clock,
-) -> Result<Index, IndexError> {
-    let db = database()?;
-    match format(&db)? {
-        None => make(&db, &defaults, &clock)?,
-        Some(tables::FORMAT) => {}
-        Some(1) => migrate(&db)?,
-        Some(newer) => {
-            let known = tables::FORMAT;
-            return Err(IndexError::Open(format!(
-                "the index is of format {newer}, this fasts3 knows up to {known}: \
-                 use the newer fasts3 that wrote it, or another --cache directory"
-            )));
-        }
-    }
-    let snapshot = Snapshot::take(&db, defaults)?;
+/// Opens what is in `files`.
+pub(super) fn open(files: Files, options: IndexOptions, defaults: Defaults, clock: Clock) -> Result<Index, IndexError> {
+    let ledger = Ledger::open(&files, &defaults, &clock)?;
+    let snapshot = Snapshot::take(ledger.database(), defaults)?;
     let has_orphans = snapshot.has_orphans;
     let has_garbage = !snapshot.garbage(1)?.is_empty();
     let sequence = Sequence::after(snapshot.sequence);
@@ -75,36 +61,39 @@ pub(super) fn open(
     if has_garbage {
         shared.garbage_added.notify_one();
     }
-    let writer = Writer::start(db, database, Arc::clone(&shared), has_orphans);
+    let writer = Writer::start(ledger, files, Arc::clone(&shared), has_orphans);
     Ok(Index { shared, writer })
 }
 
-/// The file's format; `None` for a new file.
-fn format(db: &Database) -> Result<Option<u64>, IndexError> {
-    match db.begin_read()?.open_table(tables::META) {
-        Ok(meta) => Ok(Some(tables::meta(&meta, tables::META_FORMAT)?)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
+/// The file's format; `None` for a new file. A newer one than ours is refused.
+pub(super) fn format(db: &Database) -> Result<Option<u64>, IndexError> {
+    let format = match db.begin_read()?.open_table(tables::META) {
+        Ok(meta) => tables::meta(&meta, tables::META_FORMAT)?,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if format <= tables::FORMAT {
+        return Ok(Some(format));
     }
+    let known = tables::FORMAT;
+    Err(IndexError::Open(format!(
+        "the index is of format {format}, this fasts3 knows up to {known}: \
+         use the newer fasts3 that wrote it, or another --cache directory"
+    )))
 }
 
-/// Brings an index of format 1, which had no journal, to this one.
-fn migrate(db: &Database) -> Result<(), IndexError> {
-    let mut txn = db.begin_write()?;
-    txn.set_quick_repair(true);
-    Tables::open(&txn)?.meta.insert(tables::META_FORMAT, tables::FORMAT)?;
-    Ok(txn.commit()?)
-}
-
-/// Makes the tables and the root of a new index.
-fn make(db: &Database, defaults: &Defaults, clock: &Clock) -> Result<(), IndexError> {
-    let mut txn = db.begin_write()?;
-    txn.set_quick_repair(true);
-    {
-        let mut tables = Tables::open(&txn)?;
+/// Brings the tables of format `from` (`None`: of an empty file) to ours.
+pub(super) fn migrate(
+    tables: &mut Tables<'_>,
+    from: Option<u64>,
+    defaults: &Defaults,
+    clock: &Clock,
+) -> Result<(), IndexError> {
+    if from.is_none() {
         let root = Row::directory(Ino::ROOT, Ino::ROOT, row::root_component(), defaults, clock.wall());
         tables.inodes.insert(Ino::ROOT.0, root.encode().as_slice())?;
-        tables.meta.insert(tables::META_FORMAT, tables::FORMAT)?;
     }
-    Ok(txn.commit()?)
+    // 1 to 2: the journal's tables, which are made when they are opened, and what `commit.rs` notes of the log
+    tables.meta.insert(tables::META_FORMAT, tables::FORMAT)?;
+    Ok(())
 }

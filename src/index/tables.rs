@@ -14,33 +14,65 @@
 //! | `staging` | staging file's id | inode, bytes of the version below that count, ranges written |
 //! | `uploads` | inode | the multipart upload under way, as `writeback` keeps it |
 //! | `conflicts` | number | what became of two writers' changes, as JSON |
-//! | `meta` | name | number: format, sequence, counts |
+//! | `meta` | name | number: format, sequence, counts, redo log |
 //!
 //! Invariant: `children` and `listing` hold the same entries, and both change in one transaction.
 
 use std::sync::Arc;
 
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use smallvec::SmallVec;
 
+use super::logged::{Logged, Record, Redo};
 use super::model::{IndexError, ObjectRow, Presence};
 use crate::types::{Component, Ino};
 
-pub(super) const INODES: TableDefinition<u64, &[u8]> = TableDefinition::new("inodes");
-pub(super) const CHILDREN: TableDefinition<&[u8], &[u8; 17]> = TableDefinition::new("children");
-pub(super) const LISTING: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("listing");
-pub(super) const OBJECTS: TableDefinition<u64, &[u8]> = TableDefinition::new("objects");
-pub(super) const GARBAGE: TableDefinition<u64, ()> = TableDefinition::new("garbage");
-pub(super) const ORPHANS: TableDefinition<u64, ()> = TableDefinition::new("orphans");
-pub(super) const PENDING: TableDefinition<u64, &[u8]> = TableDefinition::new("pending");
-pub(super) const AWAY: TableDefinition<&str, &[u8]> = TableDefinition::new("away");
-pub(super) const MOVED: TableDefinition<&str, u64> = TableDefinition::new("moved");
-pub(super) const STAGING: TableDefinition<u64, &[u8]> = TableDefinition::new("staging");
-pub(super) const UPLOADS: TableDefinition<u64, &[u8]> = TableDefinition::new("uploads");
-pub(super) const CONFLICTS: TableDefinition<u64, &[u8]> = TableDefinition::new("conflicts");
-pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Declares the tables: number in the redo log, name in the file, definition, types of key and value. A number
+/// is never given to another table.
+macro_rules! tables {
+    ($($id:literal $name:ident $definition:ident: $key:ty => $value:ty;)*) => {
+        $(pub(super) const $definition: TableDefinition<$key, $value> = TableDefinition::new(stringify!($name));)*
 
-/// Version of the file format: 3 and above are of programs to come. 1 had no journal.
+        /// All tables of one write transaction.
+        pub(super) struct Tables<'t> {
+            $(pub(super) $name: Logged<'t, $key, $value>,)*
+        }
+
+        impl<'t> Tables<'t> {
+            /// Opens them, making those that do not exist. What is changed in them is noted in `record`.
+            pub(super) fn open(txn: &'t WriteTransaction, record: &'t Record) -> Result<Tables<'t>, IndexError> {
+                Ok(Tables { $($name: Logged::new(txn.open_table($definition)?, $id, record),)* })
+            }
+
+            /// Makes a change again that a record tells of.
+            pub(super) fn redo(&mut self, change: &Redo<'_>) -> Result<(), IndexError> {
+                let redone = match change.table {
+                    $($id => self.$name.redo(change)?,)*
+                    _ => None,
+                };
+                redone.ok_or_else(|| corrupted("redo log", change.table))
+            }
+        }
+    };
+}
+
+tables! {
+    1 inodes INODES: u64 => &'static [u8];
+    2 children CHILDREN: &'static [u8] => &'static [u8; 17];
+    3 listing LISTING: &'static [u8; 16] => &'static [u8];
+    4 objects OBJECTS: u64 => &'static [u8];
+    5 garbage GARBAGE: u64 => ();
+    6 orphans ORPHANS: u64 => ();
+    7 meta META: &'static str => u64;
+    8 pending PENDING: u64 => &'static [u8];
+    9 away AWAY: &'static str => &'static [u8];
+    10 moved MOVED: &'static str => u64;
+    11 staging STAGING: u64 => &'static [u8];
+    12 uploads UPLOADS: u64 => &'static [u8];
+    13 conflicts CONFLICTS: u64 => &'static [u8];
+}
+
+/// Version of the file format. 1 had no journal and no redo log; 3 and above are of programs to come.
 pub(super) const FORMAT: u64 = 2;
 /// Rows of `meta`.
 pub(super) const META_FORMAT: &str = "format";
@@ -48,44 +80,9 @@ pub(super) const META_SEQUENCE: &str = "sequence";
 pub(super) const META_FILES: &str = "files";
 pub(super) const META_DIRS: &str = "dirs";
 pub(super) const META_BYTES: &str = "bytes";
-
-/// All tables of one write transaction.
-pub(super) struct Tables<'t> {
-    pub(super) inodes: Table<'t, u64, &'static [u8]>,
-    pub(super) children: Table<'t, &'static [u8], &'static [u8; 17]>,
-    pub(super) listing: Table<'t, &'static [u8; 16], &'static [u8]>,
-    pub(super) objects: Table<'t, u64, &'static [u8]>,
-    pub(super) garbage: Table<'t, u64, ()>,
-    pub(super) orphans: Table<'t, u64, ()>,
-    pub(super) pending: Table<'t, u64, &'static [u8]>,
-    pub(super) away: Table<'t, &'static str, &'static [u8]>,
-    pub(super) moved: Table<'t, &'static str, u64>,
-    pub(super) staging: Table<'t, u64, &'static [u8]>,
-    pub(super) uploads: Table<'t, u64, &'static [u8]>,
-    pub(super) conflicts: Table<'t, u64, &'static [u8]>,
-    pub(super) meta: Table<'t, &'static str, u64>,
-}
-
-impl<'t> Tables<'t> {
-    /// Opens them, making those that do not exist.
-    pub(super) fn open(txn: &'t WriteTransaction) -> Result<Tables<'t>, IndexError> {
-        Ok(Tables {
-            inodes: txn.open_table(INODES)?,
-            children: txn.open_table(CHILDREN)?,
-            listing: txn.open_table(LISTING)?,
-            objects: txn.open_table(OBJECTS)?,
-            garbage: txn.open_table(GARBAGE)?,
-            orphans: txn.open_table(ORPHANS)?,
-            pending: txn.open_table(PENDING)?,
-            away: txn.open_table(AWAY)?,
-            moved: txn.open_table(MOVED)?,
-            staging: txn.open_table(STAGING)?,
-            uploads: txn.open_table(UPLOADS)?,
-            conflicts: txn.open_table(CONFLICTS)?,
-            meta: txn.open_table(META)?,
-        })
-    }
-}
+/// Which redo log belongs to this file, and the last of its records that these tables contain. Kept by `commit.rs`.
+pub(super) const META_LOG: &str = "log";
+pub(super) const META_LOGGED: &str = "logged";
 
 /// Key of `children`.
 pub(super) type ChildKey = SmallVec<[u8; 64]>;
@@ -200,4 +197,10 @@ macro_rules! from_redb {
         }
     )*};
 }
-from_redb!(StorageError TableError TransactionError CommitError DatabaseError);
+from_redb!(StorageError TableError TransactionError CommitError DatabaseError SetDurabilityError);
+
+impl From<std::io::Error> for IndexError {
+    fn from(error: std::io::Error) -> IndexError {
+        redb::StorageError::Io(error).into()
+    }
+}

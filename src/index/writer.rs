@@ -1,25 +1,23 @@
 //! The writer thread: the only one that writes redb. It takes what is queued, runs all of it in one
-//! transaction, commits once (`Durability::Immediate`), publishes to memory, and only then answers.
+//! transaction, makes that durable once (`commit.rs`), publishes to memory, and only then answers.
 //!
 //! - A group that changes nothing (checks that found nothing new) commits nothing.
 //! - A failure of the storage fails the whole group; nothing of it is kept. redb refuses a database after an
 //!   I/O error, so the writer opens it again, at the latest with the next command: a disk that was
 //!   full and is not any more needs no restart.
-//! - Every commit carries redb's allocator state (`set_quick_repair`), so that opening after a crash does
-//!   not walk the file.
 //! - The queue is bounded; who finds it full waits.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use redb::Database;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::allocate::Sequence;
 use super::cache::Cache;
 use super::change::{Change, Finished, Graves};
+use super::commit::{Files, Ledger};
 use super::model::{Defaults, IndexError, Work};
 use super::snapshot::Snapshot;
 use super::tables::Tables;
@@ -31,9 +29,6 @@ const QUEUE: usize = 1024;
 const GROUP_WEIGHT: usize = 4096;
 /// Inodes of a removed subtree per transaction, when nothing else is to be done.
 const ORPHAN_BATCH: usize = 2048;
-
-/// Opens the database; called again after an I/O error.
-pub(super) type OpenDatabase = Box<dyn Fn() -> Result<Database, IndexError> + Send>;
 
 /// What the writer and the readers share.
 pub(super) struct Shared {
@@ -99,9 +94,9 @@ where
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(db: Database, open: OpenDatabase, shared: Arc<Shared>, has_orphans: bool) -> Writer {
+    pub(super) fn start(ledger: Ledger, files: Files, shared: Arc<Shared>, has_orphans: bool) -> Writer {
         let (queue, commands) = mpsc::channel(QUEUE);
-        let run = Run { db: Some(db), open, shared, graves: Graves::new(), has_orphans };
+        let run = Run { ledger: Some(ledger), files, shared, graves: Graves::new(), has_orphans };
         let thread = std::thread::Builder::new().name("index-writer".into()).spawn(move || run.until_closed(commands));
         let thread = thread.inspect_err(|error| error!(%error, "cannot start the index writer")).ok();
         Writer { queue: Some(queue), thread: Mutex::new(thread) }
@@ -152,8 +147,8 @@ fn join(thread: JoinHandle<()>) {
 /// The thread's state.
 struct Run {
     /// `None` after an I/O error, until it could be opened again.
-    db: Option<Database>,
-    open: OpenDatabase,
+    ledger: Option<Ledger>,
+    files: Files,
     shared: Arc<Shared>,
     graves: Graves,
     has_orphans: bool,
@@ -169,11 +164,14 @@ impl Run {
             }
         }
         self.shared.cache.close();
+        if let Some(Err(error)) = self.ledger.map(Ledger::close) {
+            warn!(%error, "the index was not closed in order, nothing is lost");
+        }
     }
 
     /// The next command; removes cut-off subtrees while there is none.
     fn next(&mut self, commands: &mut mpsc::Receiver<Message>) -> Option<Message> {
-        while self.has_orphans && self.db.is_some() {
+        while self.has_orphans && self.ledger.is_some() {
             match commands.try_recv() {
                 Ok(message) => return Some(message),
                 Err(mpsc::error::TryRecvError::Disconnected) => return None,
@@ -210,13 +208,13 @@ impl Run {
 
     /// One transaction, committed and published; or nothing at all, and the database opened anew.
     fn transaction(&mut self, work: impl FnOnce(&mut Change<'_>) -> Result<(), IndexError>) -> Result<(), IndexError> {
-        if self.db.is_none() {
+        if self.ledger.is_none() {
             self.reopen()?;
         }
         let result = self.try_transaction(work);
         if let Err(error) = &result {
             error!(%error, "an index transaction failed and was undone");
-            self.db = None;
+            self.ledger = None;
             // memory may know of what was undone
             self.shared.cache.reset(Err(error.clone()));
             if let Err(error) = self.reopen() {
@@ -230,18 +228,17 @@ impl Run {
         &mut self,
         work: impl FnOnce(&mut Change<'_>) -> Result<(), IndexError>,
     ) -> Result<(), IndexError> {
-        let Run { db: Some(db), shared, graves, .. } = self else { return Err(IndexError::Closed) };
-        let mut txn = db.begin_write()?;
-        txn.set_quick_repair(true);
+        let Run { ledger: Some(ledger), shared, graves, .. } = self else { return Err(IndexError::Closed) };
+        let (txn, record) = ledger.begin()?;
         let fixed = (shared.defaults, shared.clock.wall());
-        let mut change = Change::new(Tables::open(&txn)?, &shared.cache, &shared.sequence, graves, fixed)?;
+        let mut change = Change::new(Tables::open(&txn, &record)?, &shared.cache, &shared.sequence, graves, fixed)?;
         work(&mut change)?;
         let Finished { dirty, changed, garbage_added, work, reservation } = change.finish()?;
         if !dirty {
             return Ok(txn.abort()?);
         }
-        txn.commit()?;
-        let snapshot = Snapshot::take(db, shared.defaults)?;
+        ledger.commit(txn, record)?;
+        let snapshot = Snapshot::take(ledger.database(), shared.defaults)?;
         self.has_orphans = snapshot.has_orphans;
         if let Some(reservation) = reservation {
             shared.sequence.reserved(reservation);
@@ -258,11 +255,11 @@ impl Run {
     }
 
     fn reopen(&mut self) -> Result<(), IndexError> {
-        let db = (self.open)()?;
-        let snapshot = Snapshot::take(&db, self.shared.defaults)?;
+        let ledger = Ledger::open(&self.files, &self.shared.defaults, &self.shared.clock)?;
+        let snapshot = Snapshot::take(ledger.database(), self.shared.defaults)?;
         self.has_orphans = snapshot.has_orphans;
         self.shared.cache.reset(Ok(snapshot));
-        self.db = Some(db);
+        self.ledger = Some(ledger);
         Ok(())
     }
 }

@@ -12,11 +12,8 @@ async fn everything_answered_survives_a_crash() {
     bench.list(node.parent, false, &[("d/", "m"), ("d/f", "not an MD5")], 9).await;
     let before: Vec<Inode> = ["", "d/", "d/f", "md5"].map(|key| bench.node(key).unwrap().inode.clone()).into();
 
-    // when the file is what a crash would leave: copied while the index runs
-    let copy = bench.dir.path().join("copy.redb");
-    std::fs::copy(bench.dir.path().join("index.redb"), &copy).unwrap();
-    let index = Index::open(&copy, OPTIONS, DEFAULTS, bench.clock.clone()).unwrap();
-    let crashed = Bench { dir: tempfile::tempdir().unwrap(), index, clock: bench.clock.clone() };
+    // when the files are what a crash would leave
+    let crashed = bench.crashed();
 
     let after: Vec<Inode> = ["", "d/", "d/f", "md5"].map(|key| crashed.node(key).unwrap().inode.clone()).into();
     assert_eq!(after, before);
@@ -35,13 +32,7 @@ async fn numbers_are_never_given_twice_over_a_crash() {
         assert!(node.ino.0 > number);
         last = bench.index.allocate().await.unwrap();
         assert!(last > node.ino.0);
-        let copy = bench.dir.path().join("copy.redb");
-        std::fs::copy(bench.dir.path().join("index.redb"), &copy).unwrap();
-        let Bench { dir, index, clock } = bench;
-        drop(index);
-        std::fs::rename(&copy, dir.path().join("index.redb")).unwrap();
-        let index = Index::open(&dir.path().join("index.redb"), OPTIONS, DEFAULTS, clock.clone()).unwrap();
-        bench = Bench { dir, index, clock };
+        bench = bench.crashed();
     }
 }
 
@@ -102,7 +93,7 @@ async fn a_newer_format_is_refused_with_what_to_do() {
     drop(db);
 
     let Err(IndexError::Open(line)) = Index::open(&path, OPTIONS, DEFAULTS, clock) else { panic!("it opened") };
-    assert!(line.contains("format 2") && line.contains("--cache"), "{line}");
+    assert!(line.contains("format 3") && line.contains("--cache"), "{line}");
 }
 
 #[tokio::test]

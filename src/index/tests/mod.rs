@@ -1,8 +1,11 @@
 //! Tests of the index, and the bucket and clock they share.
 #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
+mod bench;
+mod crash;
 mod disk;
 mod durability;
+mod log;
 mod memory;
 mod model;
 mod objects;
@@ -41,6 +44,16 @@ impl Bench {
     fn reopen(self) -> Bench {
         let Bench { dir, index, clock } = self;
         drop(index);
+        let index = Index::open(&dir.path().join("index.redb"), OPTIONS, DEFAULTS, clock.clone()).unwrap();
+        Bench { dir, index, clock }
+    }
+
+    /// What a death of the process leaves, opened: the files copied while the index runs.
+    fn crashed(&self) -> Bench {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), self.clock.clone());
+        for file in ["index.redb", "index.log"] {
+            std::fs::copy(self.dir.path().join(file), dir.path().join(file)).unwrap();
+        }
         let index = Index::open(&dir.path().join("index.redb"), OPTIONS, DEFAULTS, clock.clone()).unwrap();
         Bench { dir, index, clock }
     }
