@@ -365,6 +365,7 @@ mod tests {
             requester_pays: false,
             concurrency: NonZeroU32::MIN,
             rate: None,
+            new_objects: crate::config::NewObjects::default(),
         }
     }
 

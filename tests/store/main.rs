@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::config::Credentials;
 use bytes::Bytes;
 use conformance::{SomebodyElse, key, list_all, names, read};
-use fasts3::config::S3Config;
+use fasts3::config::{NewObjects, S3Config};
 use fasts3::revalidate::Stores;
 use fasts3::s3server::{ACCESS_KEY, Bucket, Fault, Kind, Options, S3Server, SECRET_KEY, generated};
 use fasts3::store::*;
@@ -46,6 +46,7 @@ fn settings(server: &S3Server) -> S3Config {
         requester_pays: false,
         concurrency: NonZeroU32::new(8).unwrap(),
         rate: None,
+        new_objects: NewObjects::default(),
     }
 }
 
