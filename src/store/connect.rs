@@ -303,8 +303,9 @@ fn client(
                 .operation_timeout(timing.operation)
                 .build(),
         )
-        // `answer::checked` bounds the silence in a body, and counts no time in which nobody reads.
-        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().download_enabled(false).build())
+        // `answer::checked` bounds the silence in a body, and counts no time in which nobody reads; `Outgoing` bounds it
+        // in an upload, where the SDK sees a body in memory as gone at once.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // Other servers than AWS's refuse the trailing checksums that are the SDK's default.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)

@@ -11,6 +11,7 @@ mod counters;
 mod error;
 mod headers;
 mod limits;
+mod outgoing;
 mod prefix;
 mod s3;
 mod write;

@@ -3,8 +3,8 @@
 //! Invariants and limits
 //! - No body is copied: a try, and each that follows, sends the same `Bytes`. Its SHA-256 is part of the signature
 //!   that every server checks, so bytes that were damaged on the way are refused without a checksum of our own.
-//! - The time a write may take grows with what it moves, so that a slow line is no dead one. A line that is dead is
-//!   found by the SDK, which gives up an upload that stands still.
+//! - The time a write may take grows with what it moves, so that a slow line is no dead one; an upload that stands
+//!   still is given up (`Outgoing`).
 //! - Keys that XML cannot hold (control characters, U+FFFF) are for `put` and `copy`: S3 tells the key in the answers
 //!   about uploads in parts, which then cannot be read.
 //! - A request whose answer was lost is sent again, and its condition may then fail on what the first one wrote:
@@ -22,17 +22,19 @@ use aws_sdk_s3::types::{
     CompletedMultipartUpload, CompletedPart, EncodingType, MetadataDirective, MultipartUpload, TaggingDirective,
 };
 use bytes::Bytes;
+use futures::TryFutureExt;
 
 use super::copy::{LARGEST_COPY_BYTES, copy_in_parts};
-use super::error::Failure;
+use super::error::{Asked, Failure};
 use super::headers::{self, Fields, Placement};
+use super::outgoing::Outgoing;
 use super::prefix::decode;
 use super::s3::{map, odd_answer};
 use super::{CopySource, Error, Headers, ObjectMeta, Part, Put, PutIf, S3Store, Store, Upload, WriteStore, answer};
 use crate::types::{ETag, Key, Time};
 
-/// 32 KiB/s: the slowest line on which 8 MiB parts arrive at all.
-const SLOWEST_UPLOAD: u64 = 32 << 10;
+/// 4 KiB/s: the share of each of 64 uploads in a line of 2 Mbit/s.
+const SLOWEST_UPLOAD: u64 = 4 << 10;
 /// 16 MiB/s: a fifth of what S3 copies at, inside itself.
 const SLOWEST_COPY: u64 = 16 << 20;
 /// S3 takes minutes to join thousands of parts.
@@ -109,6 +111,21 @@ impl S3Store {
             .operation_attempt_timeout(self.timing.attempt + extra)
             .operation_timeout(self.timing.operation + extra * self.timing.attempts);
         aws_sdk_s3::Config::builder().timeout_config(timeouts.build())
+    }
+
+    /// What sending `body` comes to, unless it stands still.
+    async fn moving<T>(
+        &self,
+        body: &Outgoing,
+        asked: &Asked<'_>,
+        sending: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Error> {
+        let longest = self.timing.connect + self.timing.attempt;
+        let Some(sent) = body.unless_still(sending, longest).await else {
+            let message = format!("nothing went out and no answer came for {} s", longest.as_secs_f32());
+            return Err(Failure { status: 0, code: String::new(), message, region: None }.into_error(asked));
+        };
+        sent.map_err(|failure| failure.into_error(asked))
     }
 
     /// Sends until it is no longer in conflict with another write.
@@ -224,14 +241,16 @@ impl WriteStore for S3Store {
     async fn put(&self, key: &Key, body: Bytes, headers: &Headers, condition: PutIf) -> Result<Put, Error> {
         let (full, fields) = (self.writable(key)?, legal(headers, key)?);
         let patience = time_for(body.len() as u64, SLOWEST_UPLOAD);
+        let outgoing = Outgoing::new(body.clone());
         let send = || {
             let Target(if_match, if_none_match) = Target::new(&condition);
             let request = self.client.put_object().bucket(&self.bucket).key(&full).body(body.clone().into());
             let request = request.set_if_match(if_match).set_if_none_match(if_none_match);
             let request = placed!(described!(request, fields), headers.storage_class.as_deref(), self);
-            request.customize().mutate_request(expires(headers)).config_override(self.patient(patience)).send()
+            let request = request.customize().mutate_request(expires(headers)).interceptor(outgoing.clone());
+            request.config_override(self.patient(patience)).send()
         };
-        let put = self.settled(send).await.map_err(|failure| failure.into_error(&self.asked("PUT", Some(key))))?;
+        let put = self.moving(&outgoing, &self.asked("PUT", Some(key)), self.settled(send)).await?;
         Ok(Put { etag: told(put.e_tag, "PUT", key)? })
     }
 
@@ -302,12 +321,13 @@ impl WriteStore for S3Store {
     }
 
     async fn put_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part, Error> {
-        let size = body.len() as u64;
+        let (size, outgoing) = (body.len() as u64, Outgoing::new(body.clone()));
         let request = self.client.upload_part().bucket(&self.bucket).key(self.writable(&upload.key)?);
         let request = request.upload_id(&upload.id).part_number(number.into()).body(body.into());
-        let request = request.set_request_payer(self.payer.clone()).customize();
-        let sent = request.config_override(self.patient(time_for(size, SLOWEST_UPLOAD))).send().await;
-        let part = sent.map_err(|error| map(&error, &self.asked("PUT part of", Some(&upload.key))))?;
+        let request = request.set_request_payer(self.payer.clone()).customize().interceptor(outgoing.clone());
+        let sending = request.config_override(self.patient(time_for(size, SLOWEST_UPLOAD))).send();
+        let sending = sending.map_err(|error| Failure::new(&error));
+        let part = self.moving(&outgoing, &self.asked("PUT part of", Some(&upload.key)), sending).await?;
         Ok(Part { number, etag: told(part.e_tag, "PUT part of", &upload.key)?, size })
     }
 

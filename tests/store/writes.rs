@@ -6,6 +6,8 @@ use fasts3::config::{Encryption, NewObjects};
 use fasts3::s3server::On;
 use fasts3::store::conditions::probe;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::writing::{Quirks, writing, writing_odd_keys};
@@ -169,25 +171,68 @@ async fn writes_that_were_slowed_down_are_tried_again() {
     assert!(matches!(refused, Err(Error::Unavailable { .. })));
 }
 
+/// A line to an S3 that takes one piece of an upload every `pause`, or none without one.
+#[derive(Clone, Copy)]
+struct Line {
+    pause: Option<Duration>,
+    bytes: usize,
+}
+
+impl Line {
+    async fn endpoint(self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                tokio::spawn(self.answer(socket));
+            }
+        });
+        endpoint
+    }
+
+    /// Takes a request whose body has `bytes` bytes, and is pleased with it.
+    async fn answer(self, mut socket: TcpStream) {
+        let Some(pause) = self.pause else { return std::future::pending().await };
+        let (mut piece, mut got) = (vec![0; 1 << 20], 0);
+        while got < self.bytes {
+            tokio::time::sleep(pause).await;
+            match socket.read(&mut piece).await {
+                Ok(1..) if got == 0 && piece.starts_with(b"GET") => return,
+                Ok(len @ 1..) => got += len,
+                _ => return,
+            }
+        }
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\netag: \"e\"\r\ncontent-length: 0\r\n\r\n").await;
+    }
+}
+
 #[tokio::test]
-async fn a_write_may_take_longer_the_more_it_moves() {
-    let server = server();
-    let timing = Timing { attempt: Duration::from_millis(20), ..QUICK };
-    let (connected, _) = open_with(&settings(&server), QUICK).await;
-    drop(connected);
-    let (connected, _) = open_with(&settings(&server), timing).await;
-    let store = connected.writes;
-    let (puts, heads) = (server.faults().hold(Kind::Put), server.faults().hold(Kind::Head));
-    let put = tokio::spawn({
-        let store = store.clone();
-        async move { store.put(&key("k"), vec![0; 1 << 20].into(), &plain(), PutIf::Any).await }
-    });
-    puts.arrived().await;
-    // By now what moves nothing has been given up three times.
-    assert!(matches!(store.head(&key("k")).await, Err(Error::Unavailable { .. })));
-    assert_eq!((puts.count(), heads.count()), (1, 3));
-    puts.release();
-    assert!(put.await.unwrap().is_ok());
+async fn an_upload_may_take_long_as_long_as_it_moves() {
+    let (slow, dead) = (Some(Duration::from_millis(150)), None);
+    let (slow, dead) = futures::join!(send_over(slow), send_over(dead));
+    for sent in slow {
+        assert_eq!(sent.unwrap(), ETag::new("e"));
+    }
+    for sent in dead {
+        assert!(matches!(&sent, Err(Error::Unavailable { .. })), "{sent:?}");
+    }
+}
+
+/// A PUT and a part, of 16 pieces each.
+async fn send_over(pause: Option<Duration>) -> [Result<ETag, Error>; 2] {
+    let bytes = 16 << 20;
+    let config = S3Config { endpoint_url: Some(Line { pause, bytes }.endpoint().await), ..settings(&server()) };
+    let second = Duration::from_secs(1);
+    let timing = Timing { connect: second, attempt: second, operation: second, attempts: 1, ..QUICK };
+    let (connected, _) = open_with(&config, timing).await;
+    let upload = Upload { key: key("k"), id: "id".into() };
+    let (body, plain) = (Bytes::from(vec![0; bytes]), plain());
+    let (put, part) = futures::join!(
+        connected.writes.put(&upload.key, body.clone(), &plain, PutIf::Any),
+        connected.writes.put_part(&upload, 1, body),
+    );
+    [put.map(|put| put.etag), part.map(|part| part.etag)]
 }
 
 #[tokio::test]
