@@ -17,20 +17,25 @@ mod allocate;
 mod bytes;
 mod cache;
 mod change;
+mod check;
 mod commit;
+mod conflict;
 mod edit;
+mod expand;
 mod journal;
 mod log;
 mod logged;
 mod metadata;
 mod model;
 mod open;
+mod place;
 mod reconcile;
 mod row;
 mod settle;
 mod snapshot;
 mod sweep;
 mod tables;
+mod task;
 mod writer;
 
 #[cfg(test)]
@@ -39,10 +44,13 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use conflict::Conflict;
 pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
+pub use expand::Expanded;
 pub use model::*;
-pub use settle::{Conflict, Expanded, Outcome, Settled, Task};
+pub use settle::{Outcome, Settled};
 pub use sweep::Sweep;
+pub use task::Task;
 
 use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId, name};
 use sweep::{PageWork, Progress};

@@ -6,11 +6,12 @@
 //! | `children` | directory, component in ordered form | inode, cookie, whether a directory shadows it |
 //! | `listing` | directory, cookie | inode, shadowed, component |
 //! | `objects` | object id | inode, size, ranges here |
-//! | `garbage` | object id | |
+//! | `garbage` | id of an object or of a staging file (one space of numbers): whichever file there is goes | |
 //! | `orphans` | inode of a directory that is cut off; what is below it is still to be removed | |
 //! | `pending` | inode | what of it S3 does not have |
 //! | `away` | key | version, size, inode of an object that must leave this key |
 //! | `moved` | prefix | inode of the directory whose entries S3 still has there |
+//! | `expanding` | directory in `moved` | the last component, in ordered form, that has a row of its own |
 //! | `staging` | staging file's id | inode, bytes of the version below that count, ranges written |
 //! | `uploads` | inode | the multipart upload under way, as `writeback` keeps it |
 //! | `conflicts` | number | what became of two writers' changes, as JSON |
@@ -70,6 +71,7 @@ tables! {
     11 staging STAGING: u64 => &'static [u8];
     12 uploads UPLOADS: u64 => &'static [u8];
     13 conflicts CONFLICTS: u64 => &'static [u8];
+    14 expanding EXPANDING: u64 => &'static [u8];
 }
 
 /// Version of the file format. 1 had no journal and no redo log; 3 and above are of programs to come.

@@ -4,6 +4,7 @@
 mod bench;
 mod crash;
 mod disk;
+mod drain;
 mod durability;
 mod log;
 mod memory;
