@@ -4,10 +4,12 @@
 mod disk;
 mod drain;
 mod durability;
+mod edit;
 mod memory;
 mod model;
 mod objects;
 mod reconcile;
+mod settle;
 mod sweep;
 
 use std::collections::BTreeMap;
