@@ -199,8 +199,13 @@ impl<'t> Change<'t> {
         }
         self.names.push((dir, component.name(child.shadowed)));
         self.touch(dir, self.now);
-        self.graves.bury(dir, component, answered);
+        self.bury(dir, component, answered);
         self.remove_inode(child.ino)
+    }
+
+    /// Notes that S3 was seen, by `answered`, to have nothing at `component` of `dir`.
+    pub(super) fn bury(&mut self, dir: Ino, component: &Component, answered: Tick) {
+        self.graves.bury(dir, component, answered);
     }
 
     fn remove_inode(&mut self, ino: Ino) -> Result<(), IndexError> {
