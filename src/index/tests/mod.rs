@@ -8,6 +8,7 @@ mod memory;
 mod model;
 mod objects;
 mod pending;
+mod pending_model;
 mod reconcile;
 mod sweep;
 
