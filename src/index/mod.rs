@@ -34,6 +34,8 @@ mod tables;
 mod writer;
 
 #[cfg(test)]
+pub(crate) mod changes;
+#[cfg(test)]
 mod tests;
 
 use std::path::Path;

@@ -3,7 +3,6 @@
 
 mod disk;
 mod durability;
-mod local;
 mod memory;
 mod model;
 mod objects;
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::ObjectMeta;
-use crate::types::{Component, Tick, Time};
+use crate::types::{Tick, Time};
 
 const DEFAULTS: Defaults = Defaults { uid: 10, gid: 20, file_mode: 0o644, dir_mode: 0o755 };
 const OPTIONS: IndexOptions = IndexOptions { cached_inodes: 1000, cached_names: 1000, page_cache_bytes: 1 << 20 };
@@ -111,6 +110,36 @@ impl Bench {
             answered: self.tick(),
             last: false,
         }
+    }
+
+    /// A new file (or, ending in a slash, directory) at a path whose directories are here.
+    async fn create(&self, path: &str) -> Ino {
+        let (dir, entry) = self.entry(path);
+        changes::create(&self.index, dir, &entry).await
+    }
+
+    async fn stage(&self, ino: Ino) -> ObjectId {
+        changes::stage(&self.index, ino, 1000).await
+    }
+
+    async fn chmod(&self, ino: Ino, mode: u32) {
+        changes::chmod(&self.index, ino, mode).await;
+    }
+
+    async fn rename(&self, ino: Ino, path: &str) {
+        let (dir, entry) = self.entry(path);
+        changes::rename(&self.index, ino, dir, &entry).await;
+    }
+
+    async fn remove(&self, ino: Ino) {
+        changes::remove(&self.index, ino).await;
+    }
+
+    /// The directory of a path, and the last part of it.
+    fn entry(&self, path: &str) -> (Ino, String) {
+        let end = path.strip_suffix('/').unwrap_or(path);
+        let at = end.rfind('/').map_or(0, |at| at + 1);
+        (self.node(&path[..at]).unwrap().ino, path[at..].to_owned())
     }
 
     fn node(&self, key: &str) -> Option<Arc<Node>> {

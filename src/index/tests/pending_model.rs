@@ -119,9 +119,7 @@ impl World {
     fn free(&self, dir: Ino, name: &str) -> Option<String> {
         let key = self.bench.index.key(dir).unwrap().unwrap();
         let path = format!("{key}{name}");
-        let (_, component) = self.bench.entry(&path);
-        let entries = self.bench.index.entries(dir, 0, 10_000).unwrap();
-        (!entries.iter().any(|entry| entry.node.component == component)).then_some(path)
+        self.bench.node(&path).is_none().then_some(path)
     }
 
     async fn change(&mut self, step: Step) {

@@ -1,79 +1,83 @@
 //! Changes made here, as rows: what `Edit` leaves behind, made by hand, for the tests of reconciling.
+#![allow(clippy::unwrap_used)]
 
+use super::change::Change;
+use super::locate::Walked;
+use super::row::Row;
+use super::tables::{self, Child};
 use super::*;
-use crate::index::change::Change;
-use crate::index::locate::Walked;
-use crate::index::row::Row;
-use crate::index::tables::{self, Child};
-use crate::types::name;
+use crate::types::{Component, Tick, name};
 
-impl Bench {
-    /// Runs `work` on the writer.
-    async fn local<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError> + Send + 'static,
-    ) -> T {
-        self.index.writer.run(1, work).await.unwrap()
-    }
-
-    /// A new file (or, ending in a slash, directory) at a path whose directories are here.
-    pub(super) async fn create(&self, path: &str) -> Ino {
-        let (dir, component) = self.entry(path);
-        let staged = (!path.ends_with('/')).then_some(ObjectId(self.index.allocate().await.unwrap()));
-        self.local(move |change| create(change, dir, component, staged)).await
-    }
-
-    /// Bytes written to a file that is here.
-    pub(super) async fn stage(&self, ino: Ino) -> ObjectId {
-        let staged = ObjectId(self.index.allocate().await.unwrap());
-        self.local(move |change| {
-            let before = change.row(ino)?.unwrap();
-            let mut after = before.clone();
-            (after.inode.staged, after.inode.size) = (Some(staged), 1000);
-            let base_len = before.inode.remote.as_ref().map_or(0, |remote| remote.size);
-            change.replace(&before, after);
-            change.put_staged(staged, &StagedRow { ino, base_len, ranges: vec![0..1] })?;
-            change.mark_pending(ino, |pending| pending.content = true)
-        })
-        .await;
-        staged
-    }
-
-    /// A mode given here.
-    pub(super) async fn chmod(&self, ino: Ino, mode: u32) {
-        self.local(move |change| {
-            let before = change.row(ino)?.unwrap();
-            let mut after = before.clone();
-            (after.inode.mode, after.given.mode, after.inode.attributes_known) = (mode, true, true);
-            change.replace(&before, after);
-            change.mark_pending(ino, |pending| pending.attributes = true)
-        })
-        .await;
-    }
-
-    /// Moves an inode to a path where nothing is.
-    pub(super) async fn rename(&self, ino: Ino, path: &str) {
-        let (dir, component) = self.entry(path);
-        self.local(move |change| rename(change, ino, dir, component)).await;
-    }
-
-    /// Removes a file, or a directory without entries.
-    pub(super) async fn remove(&self, ino: Ino) {
-        self.local(move |change| remove(change, ino)).await;
-    }
-
-    pub(super) fn entry(&self, path: &str) -> (Ino, Component) {
-        let mut path = name::split(&Key::new(path).unwrap());
-        let (last, mut dir) = (path.pop().unwrap(), Ino::ROOT);
-        for component in path {
-            let entries = self.index.entries(dir, 0, 10_000).unwrap();
-            dir = entries.iter().find(|entry| entry.node.component == component).unwrap().node.ino;
-        }
-        (dir, last)
-    }
+/// A new file of 7 bytes (or, ending in a slash, a directory) in `dir`.
+pub(crate) async fn create(index: &Index, dir: Ino, entry: &str) -> Ino {
+    let component = component(entry);
+    let staged = (!entry.ends_with('/')).then_some(ObjectId(index.allocate().await.unwrap()));
+    run(index, move |change| create_entry(change, dir, component, staged)).await
 }
 
-fn create(
+/// Bytes written to a file that is here, which makes it `size` bytes long.
+pub(crate) async fn stage(index: &Index, ino: Ino, size: u64) -> ObjectId {
+    let staged = ObjectId(index.allocate().await.unwrap());
+    run(index, move |change| {
+        let before = change.row(ino)?.unwrap();
+        let mut after = before.clone();
+        (after.inode.staged, after.inode.size) = (Some(staged), size);
+        let base_len = before.inode.remote.as_ref().map_or(0, |remote| remote.size);
+        change.replace(&before, after);
+        change.put_staged(staged, &StagedRow { ino, base_len, ranges: vec![] })?;
+        change.mark_pending(ino, |pending| pending.content = true)
+    })
+    .await;
+    staged
+}
+
+/// A mode given here.
+pub(crate) async fn chmod(index: &Index, ino: Ino, mode: u32) {
+    run(index, move |change| {
+        let before = change.row(ino)?.unwrap();
+        let mut after = before.clone();
+        (after.inode.mode, after.given.mode, after.inode.attributes_known) = (mode, true, true);
+        change.replace(&before, after);
+        change.mark_pending(ino, |pending| pending.attributes = true)
+    })
+    .await;
+}
+
+/// Moves an inode to an entry that is not there.
+pub(crate) async fn rename(index: &Index, ino: Ino, dir: Ino, entry: &str) {
+    let component = component(entry);
+    run(index, move |change| move_entry(change, ino, dir, component)).await;
+}
+
+/// Removes a file, or a directory without entries.
+pub(crate) async fn remove(index: &Index, ino: Ino) {
+    run(index, move |change| remove_entry(change, ino)).await;
+}
+
+/// As after an upload, whose answer tells no Last-Modified.
+pub(crate) async fn untell(index: &Index, ino: Ino) {
+    run(index, move |change| {
+        let before = change.row(ino)?.unwrap();
+        let mut after = before.clone();
+        after.inode.remote.as_mut().unwrap().last_modified = Remote::UNTOLD;
+        change.replace(&before, after);
+        Ok(())
+    })
+    .await;
+}
+
+async fn run<T: Send + 'static>(
+    index: &Index,
+    work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError> + Send + 'static,
+) -> T {
+    index.writer.run(1, work).await.unwrap()
+}
+
+fn component(entry: &str) -> Component {
+    name::split(&Key::new(entry).unwrap()).pop().unwrap()
+}
+
+fn create_entry(
     change: &mut Change<'_>,
     dir: Ino,
     component: Component,
@@ -95,7 +99,7 @@ fn create(
     Ok(ino)
 }
 
-fn rename(change: &mut Change<'_>, ino: Ino, dir: Ino, component: Component) -> Result<(), IndexError> {
+fn move_entry(change: &mut Change<'_>, ino: Ino, dir: Ino, component: Component) -> Result<(), IndexError> {
     let before = change.row(ino)?.unwrap();
     let is_dir = before.inode.kind == Kind::Dir;
     let place = place_of(change, ino)?;
@@ -147,12 +151,15 @@ fn relink(change: &mut Change<'_>, row: &Row, dir: Ino, component: &Component) -
     change.tables.listing.remove(&tables::listing_key(*parent, child.cookie))?;
     let child = Child { ino: *ino, cookie: child.cookie, shadowed: false };
     change.tables.children.insert(tables::child_key(dir, component.as_bytes()).as_slice(), &child.encode())?;
+    for (dir, component) in [(*parent, old), (dir, component)] {
+        change.names.extend([(dir, component.name(false)), (dir, component.name(true))]);
+    }
     let listing = tables::listing_row(&child, component);
     change.tables.listing.insert(&tables::listing_key(dir, child.cookie), listing.as_slice())?;
     Ok(())
 }
 
-fn remove(change: &mut Change<'_>, ino: Ino) -> Result<(), IndexError> {
+fn remove_entry(change: &mut Change<'_>, ino: Ino) -> Result<(), IndexError> {
     let inode = change.row(ino)?.unwrap().inode;
     let key = change.remote_key(&inode)?;
     let seen = change.load_freshness(ino)?.map_or(Tick::NEVER, |freshness| freshness.observed());
