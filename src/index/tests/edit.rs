@@ -27,7 +27,7 @@ impl Bench {
         .await
     }
 
-    pub(super) async fn remove(&self, dir: Ino, name: &str) {
+    pub(super) async fn unlink(&self, dir: Ino, name: &str) {
         let name = Name::new(name.as_bytes()).unwrap();
         self.edit(move |edit| {
             let found = edit.child(dir, &name)?.unwrap();
@@ -36,7 +36,7 @@ impl Bench {
         .await;
     }
 
-    pub(super) async fn rename(&self, (from, old): (Ino, &str), (to, new): (Ino, &str)) {
+    pub(super) async fn mv(&self, (from, old): (Ino, &str), (to, new): (Ino, &str)) {
         let [old, new] = [old, new].map(|name| Name::new(name.as_bytes()).unwrap());
         self.edit(move |edit| {
             let found = edit.child(from, &old)?.unwrap();
@@ -47,13 +47,13 @@ impl Bench {
         .await;
     }
 
-    pub(super) fn pending(&self, ino: Ino) -> Option<(bool, bool, bool)> {
+    pub(super) fn lacks(&self, ino: Ino) -> Option<(bool, bool, bool)> {
         let pending = self.index.pending(ino).unwrap();
         pending.map(|pending| (pending.content, pending.attributes, pending.place))
     }
 
     /// Keys away, with whom they wait for.
-    pub(super) fn away(&self) -> Vec<(String, Option<Ino>)> {
+    pub(super) fn away_keys(&self) -> Vec<(String, Option<Ino>)> {
         let rows = self.index.away_rows(None, 100).unwrap();
         rows.into_iter().map(|(key, away)| (key.to_string(), away.ino)).collect()
     }
@@ -86,7 +86,7 @@ async fn a_created_file_is_there_at_once_with_what_s3_lacks_of_it() {
     let node = bench.child(Ino::ROOT, "f").unwrap();
     assert_eq!((node.ino, node.mode, node.uid, node.gid, node.size), (ino, 0o640, 1, 2, 0));
     assert!(node.attributes_known && node.remote.is_none());
-    assert_eq!(bench.pending(ino), CONTENT);
+    assert_eq!(bench.lacks(ino), CONTENT);
     assert_eq!(bench.index.staged(node.staged.unwrap()).unwrap().unwrap().ino, ino);
     assert_eq!(bench.index.take_work(), [Work::Inode(ino)]);
     let after = bench.node("").unwrap();
@@ -108,7 +108,7 @@ async fn a_file_created_and_removed_before_its_upload_leaves_nothing_to_do() {
     let bench = Bench::new();
     let ino = bench.make(Ino::ROOT, "f", Kind::File).await;
     let staged = bench.index.node(ino).unwrap().unwrap().staged.unwrap();
-    bench.remove(Ino::ROOT, "f").await;
+    bench.unlink(Ino::ROOT, "f").await;
     assert!(bench.child(Ino::ROOT, "f").is_none() && bench.index.node(ino).unwrap().is_none());
     assert_eq!(bench.index.backlog(), Backlog::default());
     assert_eq!(bench.index.staged(staged).unwrap(), None);
@@ -159,7 +159,7 @@ async fn a_directory_that_comes_or_goes_changes_the_name_of_the_file_beside_it()
         .await;
     assert_eq!(bench.child(Ino::ROOT, "x").unwrap().ino, dir);
     assert_eq!(bench.child(Ino::ROOT, "x‛f").unwrap().ino, file);
-    bench.rename((Ino::ROOT, "x"), (Ino::ROOT, "z")).await;
+    bench.mv((Ino::ROOT, "x"), (Ino::ROOT, "z")).await;
     assert_eq!(bench.child(Ino::ROOT, "x").unwrap().ino, file);
     assert!(bench.child(Ino::ROOT, "x‛f").is_none());
 }
@@ -171,15 +171,15 @@ async fn a_removed_version_is_away_and_the_last_one_leaves_a_marker_behind() {
     bench.put("m/", "marker").await;
     bench.put("m/f", "1").await;
     let [d, m] = ["d/", "m/"].map(|key| bench.node(key).unwrap().ino);
-    bench.remove(d, "f").await;
-    bench.remove(m, "f").await;
-    assert_eq!(bench.away(), [("d/f".into(), None), ("m/f".into(), None)]);
-    assert_eq!((bench.pending(d), bench.pending(m)), (CONTENT, None));
+    bench.unlink(d, "f").await;
+    bench.unlink(m, "f").await;
+    assert_eq!(bench.away_keys(), [("d/f".into(), None), ("m/f".into(), None)]);
+    assert_eq!((bench.lacks(d), bench.lacks(m)), (CONTENT, None));
     let task = bench.index.task(d).unwrap().unwrap();
     assert!(!task.has_entries && task.has_default_attributes && task.remote_key.is_none());
-    bench.remove(Ino::ROOT, "d").await;
-    bench.remove(Ino::ROOT, "m").await;
-    assert_eq!(bench.away(), [("d/f".into(), None), ("m/".into(), None), ("m/f".into(), None)]);
+    bench.unlink(Ino::ROOT, "d").await;
+    bench.unlink(Ino::ROOT, "m").await;
+    assert_eq!(bench.away_keys(), [("d/f".into(), None), ("m/".into(), None), ("m/f".into(), None)]);
     assert_eq!(bench.index.backlog(), Backlog { inodes: 0, away: 3 });
 }
 
@@ -192,12 +192,12 @@ async fn attributes_become_pending_where_s3_can_have_them() {
     let mode = NewAttributes { mode: Some(0o600), ..Default::default() };
     let times = NewAttributes { mtime: Some(Time(5)), atime: Some(Time(6)), ..Default::default() };
     bench.edit(move |edit| edit.set(Ino::ROOT, mode)).await;
-    assert_eq!(bench.pending(Ino::ROOT), None);
+    assert_eq!(bench.lacks(Ino::ROOT), None);
     assert_eq!(bench.node("").unwrap().mode, 0o600);
     bench.edit(move |edit| edit.set(d, mode)).await;
-    assert_eq!(bench.pending(d), CONTENT, "it needs a marker to keep them");
+    assert_eq!(bench.lacks(d), CONTENT, "it needs a marker to keep them");
     let inode = bench.edit(move |edit| edit.set(f, times)).await;
-    assert_eq!(bench.pending(f), ATTRIBUTES);
+    assert_eq!(bench.lacks(f), ATTRIBUTES);
     assert_eq!((inode.mtime, inode.atime), (Time(5), Time(6)));
     assert!(inode.ctime > before.ctime);
 }
@@ -231,12 +231,12 @@ async fn a_renamed_file_leaves_its_key_and_comes_back_to_it() {
     let [d, f, g] = ["d/", "d/f", "g"].map(|key| bench.node(key).unwrap().ino);
     let before = (bench.index.cookie(f).unwrap(), bench.index.node(f).unwrap().unwrap().ctime);
     // over another: that one's version is replaced, or removed
-    bench.rename((d, "f"), (Ino::ROOT, "g")).await;
+    bench.mv((d, "f"), (Ino::ROOT, "g")).await;
     assert_eq!(bench.child(Ino::ROOT, "g").unwrap().ino, f);
     assert!(bench.child(d, "f").is_none() && bench.index.node(g).unwrap().is_none());
     assert_eq!(bench.places(f), places("d/f", "g"));
-    assert_eq!(bench.away(), [("d/f".into(), Some(f)), ("g".into(), None)]);
-    assert_eq!((bench.pending(f), bench.pending(d)), (PLACE, CONTENT));
+    assert_eq!(bench.away_keys(), [("d/f".into(), Some(f)), ("g".into(), None)]);
+    assert_eq!((bench.lacks(f), bench.lacks(d)), (PLACE, CONTENT));
     assert!(bench.index.cookie(f).unwrap() > before.0);
     assert!(bench.index.node(f).unwrap().unwrap().ctime > before.1);
     assert_eq!(bench.index.task(f).unwrap().unwrap().in_the_way.unwrap().etag, ETag::new("2"));
@@ -244,9 +244,9 @@ async fn a_renamed_file_leaves_its_key_and_comes_back_to_it() {
     // what takes its old name waits until it has left
     let new = bench.make(d, "f", Kind::File).await;
     assert_eq!(bench.index.task(new).unwrap().unwrap().in_the_way.unwrap().ino, Some(f));
-    bench.rename((Ino::ROOT, "g"), (d, "f")).await;
+    bench.mv((Ino::ROOT, "g"), (d, "f")).await;
     assert_eq!(bench.places(f), places("d/f", "d/f"));
-    assert_eq!((bench.pending(f), bench.away()), (None, vec![("g".into(), None)]));
+    assert_eq!((bench.lacks(f), bench.away_keys()), (None, vec![("g".into(), None)]));
 }
 
 #[tokio::test]
@@ -255,9 +255,9 @@ async fn a_file_that_s3_never_had_just_moves() {
     let ino = bench.make(Ino::ROOT, "tmp", Kind::File).await;
     let before = bench.index.pending(ino).unwrap();
     bench.index.take_work();
-    bench.rename((Ino::ROOT, "tmp"), (Ino::ROOT, "f")).await;
+    bench.mv((Ino::ROOT, "tmp"), (Ino::ROOT, "f")).await;
     assert_eq!(bench.index.pending(ino).unwrap(), before, "an upload under way is not made in vain");
-    assert_eq!((bench.away(), bench.index.take_work()), (vec![], vec![Work::Inode(ino)]));
+    assert_eq!((bench.away_keys(), bench.index.take_work()), (vec![], vec![Work::Inode(ino)]));
 }
 
 #[tokio::test]
@@ -267,23 +267,23 @@ async fn a_renamed_directory_is_one_row() {
     bench.put("a/s/f", "1").await;
     bench.put("b/x", "1").await;
     let [a, s, f, b] = ["a/", "a/s/", "a/s/f", "b/"].map(|key| bench.node(key).unwrap().ino);
-    bench.rename((Ino::ROOT, "a"), (b, "c")).await;
-    assert_eq!((bench.pending(a), bench.pending(s), bench.pending(f)), (PLACE, None, None));
-    assert_eq!(bench.away(), []);
+    bench.mv((Ino::ROOT, "a"), (b, "c")).await;
+    assert_eq!((bench.lacks(a), bench.lacks(s), bench.lacks(f)), (PLACE, None, None));
+    assert_eq!(bench.away_keys(), []);
     assert_eq!(bench.places(f), places("a/s/f", "b/c/s/f"));
     assert_eq!(bench.places(a), places("a/", "b/c/"));
     assert_eq!(bench.index.remote_prefix(s).unwrap().unwrap().as_str(), "a/s/");
     // again, and the one above as well
-    bench.rename((b, "c"), (b, "e")).await;
-    bench.rename((Ino::ROOT, "b"), (Ino::ROOT, "w")).await;
+    bench.mv((b, "c"), (b, "e")).await;
+    bench.mv((Ino::ROOT, "b"), (Ino::ROOT, "w")).await;
     assert_eq!(bench.places(f), places("a/s/f", "w/e/s/f"));
     // a directory of a directory that is not where its path says
-    bench.rename((a, "s"), (b, "s")).await;
+    bench.mv((a, "s"), (b, "s")).await;
     assert_eq!(bench.places(f), places("a/s/f", "w/s/f"));
-    bench.rename((b, "s"), (a, "s")).await;
-    assert_eq!(bench.pending(s), None, "it is where its directory is");
-    bench.rename((b, "e"), (Ino::ROOT, "a")).await;
-    bench.rename((Ino::ROOT, "w"), (Ino::ROOT, "b")).await;
+    bench.mv((b, "s"), (a, "s")).await;
+    assert_eq!(bench.lacks(s), None, "it is where its directory is");
+    bench.mv((b, "e"), (Ino::ROOT, "a")).await;
+    bench.mv((Ino::ROOT, "w"), (Ino::ROOT, "b")).await;
     assert_eq!(bench.index.backlog(), Backlog::default());
     assert_eq!(bench.places(f), places("a/s/f", "a/s/f"));
 }
@@ -293,20 +293,20 @@ async fn a_new_directory_owns_nothing_of_the_one_that_had_its_name() {
     let bench = Bench::new();
     bench.list(Ino::ROOT, true, &[("a/f", "1"), ("a/g", "1")], 9).await;
     let [old, f] = ["a/", "a/f"].map(|key| bench.node(key).unwrap().ino);
-    bench.rename((Ino::ROOT, "a"), (Ino::ROOT, "b")).await;
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "b")).await;
     let new = bench.make(Ino::ROOT, "a", Kind::Dir).await;
     let made = bench.make(new, "n", Kind::File).await;
     let whole = bench.index.task(made).unwrap().unwrap().in_the_way.unwrap();
     assert_eq!((whole.ino, whole.etag.as_str()), (Some(old), ""), "the old one comes apart first");
     // back into a directory of that name, which is another one
-    bench.rename((old, "f"), (new, "f")).await;
-    assert_eq!((bench.places(f), bench.pending(f)), (places("a/f", "a/f"), PLACE));
-    bench.rename((Ino::ROOT, "a"), (Ino::ROOT, "c")).await;
+    bench.mv((old, "f"), (new, "f")).await;
+    assert_eq!((bench.places(f), bench.lacks(f)), (places("a/f", "a/f"), PLACE));
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "c")).await;
     assert_eq!(bench.places(f), places("a/f", "c/f"));
-    assert_eq!(bench.pending(new), CONTENT);
-    bench.rename((Ino::ROOT, "b"), (Ino::ROOT, "a")).await;
-    assert_eq!(bench.pending(old), None);
-    assert_eq!(bench.away(), [("a/f".into(), Some(f))]);
+    assert_eq!(bench.lacks(new), CONTENT);
+    bench.mv((Ino::ROOT, "b"), (Ino::ROOT, "a")).await;
+    assert_eq!(bench.lacks(old), None);
+    assert_eq!(bench.away_keys(), [("a/f".into(), Some(f))]);
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ async fn a_new_directory_is_known_where_its_parent_is_and_nothing_of_it_is_in_di
         assert!(node.listed);
         assert_eq!(node.freshness.checked(), bench.node("").unwrap().freshness.checked());
     }
-    bench.rename((Ino::ROOT, "a"), (Ino::ROOT, "c")).await;
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "c")).await;
     let again = bench.make(Ino::ROOT, "a", Kind::Dir).await;
     assert!(!bench.index.node(again).unwrap().unwrap().listed);
 }

@@ -36,7 +36,7 @@ impl Bench {
         (ino, self.index.node(ino).unwrap().unwrap().staged.unwrap())
     }
 
-    async fn chmod(&self, ino: Ino) {
+    async fn change_mode(&self, ino: Ino) {
         let mode = NewAttributes { mode: Some(0o611), ..Default::default() };
         self.edit(move |edit| edit.set(ino, mode)).await;
     }
@@ -93,7 +93,7 @@ async fn a_change_since_stays_pending_and_is_young() {
     let bench = Bench::new();
     let (ino, staged) = bench.staged_file("f").await;
     let answer = Settled { local: object(ino, ObjectId(1 << 40)), ..bench.answer(&bench.task(ino), "e1") };
-    bench.chmod(ino).await;
+    bench.change_mode(ino).await;
     let before = bench.index.pending(ino).unwrap().unwrap();
     bench.clock.advance(Duration::from_secs(9));
     assert_eq!(bench.settle(answer).await, Outcome::Again);
@@ -111,13 +111,13 @@ async fn an_upload_of_what_is_gone_is_removed_again() {
     let bench = Bench::new();
     let (ino, staged) = bench.staged_file("f").await;
     let answer = Settled { local: object(ino, staged), ..bench.answer(&bench.task(ino), "e1") };
-    bench.remove(Ino::ROOT, "f").await;
+    bench.unlink(Ino::ROOT, "f").await;
     let next = bench.staged_file("f").await.0;
     assert_eq!(bench.settle(answer).await, Outcome::Gone);
-    assert_eq!(bench.away(), [("f".into(), None)]);
+    assert_eq!(bench.away_keys(), [("f".into(), None)]);
     assert_eq!(bench.task(next).in_the_way.unwrap().etag.as_str(), "e1", "or replaced by what has its name");
     assert_eq!(bench.settle(bench.answer(&bench.task(next), "e2")).await, Outcome::Again, "its bytes are staged yet");
-    assert_eq!(bench.away(), []);
+    assert_eq!(bench.away_keys(), []);
 }
 
 #[tokio::test]
@@ -125,13 +125,13 @@ async fn an_upload_under_a_name_that_was_given_up_is_moved() {
     let bench = Bench::new();
     let (ino, staged) = bench.staged_file("f").await;
     let answer = Settled { local: object(ino, staged), ..bench.answer(&bench.task(ino), "e1") };
-    bench.rename((Ino::ROOT, "f"), (Ino::ROOT, "g")).await;
+    bench.mv((Ino::ROOT, "f"), (Ino::ROOT, "g")).await;
     assert_eq!(bench.settle(answer).await, Outcome::Again);
-    assert_eq!(bench.pending(ino), Some((false, false, true)));
-    assert_eq!((bench.places(ino), bench.away()), (("f".into(), "g".into()), vec![("f".into(), Some(ino))]));
+    assert_eq!(bench.lacks(ino), Some((false, false, true)));
+    assert_eq!((bench.places(ino), bench.away_keys()), (("f".into(), "g".into()), vec![("f".into(), Some(ino))]));
     let copied = bench.answer(&bench.task(ino), "e2");
     assert_eq!(bench.settle(copied).await, Outcome::Done);
-    assert_eq!((bench.places(ino), bench.away()), (("g".into(), "g".into()), vec![("f".into(), None)]));
+    assert_eq!((bench.places(ino), bench.away_keys()), (("g".into(), "g".into()), vec![("f".into(), None)]));
 }
 
 #[tokio::test]
@@ -140,9 +140,9 @@ async fn a_marker_under_a_name_that_was_given_up_is_removed() {
     bench.list(Ino::ROOT, false, &[], 9).await;
     let dir = bench.make(Ino::ROOT, "d", Kind::Dir).await;
     let answer = bench.answer(&bench.task(dir), "m1");
-    bench.rename((Ino::ROOT, "d"), (Ino::ROOT, "e")).await;
+    bench.mv((Ino::ROOT, "d"), (Ino::ROOT, "e")).await;
     assert_eq!(bench.settle(answer).await, Outcome::Again);
-    assert_eq!((bench.pending(dir), bench.away()), (Some((true, false, false)), vec![("d/".into(), None)]));
+    assert_eq!((bench.lacks(dir), bench.away_keys()), (Some((true, false, false)), vec![("d/".into(), None)]));
     let answer = bench.answer(&bench.task(dir), "m2");
     assert_eq!(bench.settle(answer).await, Outcome::Done);
 }
@@ -153,10 +153,10 @@ async fn what_was_removed_is_not_brought_back_by_an_older_word() {
     bench.put("d/f", "1").await;
     let older = bench.observation("d/f", head("1", &[]));
     let d = bench.node("d/").unwrap().ino;
-    bench.remove(d, "f").await;
+    bench.unlink(d, "f").await;
     let (sent, answered) = (bench.tick(), bench.tick());
     bench.index.removed(Key::new("d/f").unwrap(), sent, answered).await.unwrap();
-    assert_eq!(bench.away(), []);
+    assert_eq!(bench.away_keys(), []);
     assert_eq!(bench.index.apply(older).await.unwrap().verdict, Verdict::Late);
     assert!(bench.node("d/f").is_none());
     assert_eq!(bench.see("d/f", head("2", &[])).await.verdict, Verdict::Created);
@@ -168,7 +168,7 @@ async fn a_moved_directory_comes_apart_in_batches() {
     let keys = [("a/", "m"), ("a/f1", "1"), ("a/f2", "1"), ("a/s/f", "1"), ("a/t/", "m")];
     bench.list(Ino::ROOT, true, &keys, 9).await;
     let [a, f, s, t, below] = ["a/", "a/f1", "a/s/", "a/t/", "a/s/f"].map(|key| bench.node(key).unwrap().ino);
-    bench.rename((Ino::ROOT, "a"), (Ino::ROOT, "b")).await;
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "b")).await;
     let new = bench.make(a, "new", Kind::File).await;
     let mut batches = Vec::new();
     loop {
@@ -180,12 +180,12 @@ async fn a_moved_directory_comes_apart_in_batches() {
         }
     }
     assert_eq!(batches, [2, 1, 1]);
-    assert_eq!((bench.places(f), bench.pending(f)), (("a/f1".into(), "b/f1".into()), Some((false, false, true))));
-    assert_eq!((bench.places(below), bench.pending(below)), (("a/s/f".into(), "b/s/f".into()), None));
-    assert_eq!((bench.pending(s), bench.pending(new)), (Some((false, false, true)), Some((true, false, false))));
+    assert_eq!((bench.places(f), bench.lacks(f)), (("a/f1".into(), "b/f1".into()), Some((false, false, true))));
+    assert_eq!((bench.places(below), bench.lacks(below)), (("a/s/f".into(), "b/s/f".into()), None));
+    assert_eq!((bench.lacks(s), bench.lacks(new)), (Some((false, false, true)), Some((true, false, false))));
     // its own marker is made anew
-    assert_eq!((bench.places(a), bench.pending(a)), (("-".into(), "b/".into()), Some((true, false, false))));
-    assert!(bench.away().contains(&("a/".into(), None)));
+    assert_eq!((bench.places(a), bench.lacks(a)), (("-".into(), "b/".into()), Some((true, false, false))));
+    assert!(bench.away_keys().contains(&("a/".into(), None)));
     assert_eq!(bench.index.expand(t, 2).await.unwrap(), Expanded { entries: 0, done: true });
     assert_eq!(bench.index.expand(a, 2).await.unwrap(), Expanded { entries: 0, done: true }, "twice does no harm");
 }
@@ -194,12 +194,12 @@ async fn a_moved_directory_comes_apart_in_batches() {
 async fn a_file_that_is_to_stay_here_gives_up_its_version() {
     let bench = Bench::new();
     let ino = bench.put_with_content("f", "1").await.0.ino;
-    bench.rename((Ino::ROOT, "f"), (Ino::ROOT, ".nfs1")).await;
+    bench.mv((Ino::ROOT, "f"), (Ino::ROOT, ".nfs1")).await;
     let change = bench.index.pending(ino).unwrap().unwrap().change;
     assert_eq!(bench.index.localise(ino, change - 1).await.unwrap(), Outcome::Again);
     assert_eq!(bench.index.localise(ino, change).await.unwrap(), Outcome::Done);
     assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
-    assert_eq!((bench.away(), bench.pending(ino)), (vec![("f".into(), None)], Some((true, false, false))));
+    assert_eq!((bench.away_keys(), bench.lacks(ino)), (vec![("f".into(), None)], Some((true, false, false))));
     let node = bench.index.node(ino).unwrap().unwrap();
     assert!(node.remote.is_none() && node.local.is_some());
 }
@@ -220,10 +220,10 @@ async fn both_versions_of_a_conflict_are_kept() {
     bench.index.conflict(ino, name, version("22", Some(&[])), times, record("f")).await.unwrap();
     assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
     assert_eq!(bench.child(Ino::ROOT, "f.conflict-1").unwrap().ino, ino);
-    assert_eq!((bench.places(ino).0, bench.pending(ino)), ("-".into(), Some((true, false, false))));
+    assert_eq!((bench.places(ino).0, bench.lacks(ino)), ("-".into(), Some((true, false, false))));
     let theirs = bench.child(Ino::ROOT, "f").unwrap();
     assert_eq!((theirs.remote.as_ref().unwrap().etag.as_str(), theirs.staged), ("22", None));
-    assert_eq!(bench.away(), []);
+    assert_eq!(bench.away_keys(), []);
 
     bench.index.note_conflict(record("g")).await.unwrap();
     let notes = bench.index.conflicts().unwrap();
@@ -243,8 +243,8 @@ async fn local_bytes_go_on_top_of_another_version_or_of_none() {
     let node = bench.index.node(ino).unwrap().unwrap();
     assert_eq!((node.remote.as_ref().unwrap().etag.as_str(), node.size, node.staged), ("22", 5, Some(staged)));
     bench.index.rebase(ino, None, sent, answered).await.unwrap();
-    assert_eq!((bench.places(ino).0, bench.away()), ("-".into(), vec![]));
-    assert_eq!(bench.pending(ino), Some((true, false, false)));
+    assert_eq!((bench.places(ino).0, bench.away_keys()), ("-".into(), vec![]));
+    assert_eq!(bench.lacks(ino), Some((true, false, false)));
     assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
 }
 
@@ -252,11 +252,11 @@ async fn local_bytes_go_on_top_of_another_version_or_of_none() {
 async fn somebody_elses_version_appears_again() {
     let bench = Bench::new();
     bench.put("f", "1").await;
-    bench.remove(Ino::ROOT, "f").await;
+    bench.unlink(Ino::ROOT, "f").await;
     let (sent, answered) = (bench.tick(), bench.tick());
     let key = Key::new("f").unwrap();
     bench.index.not_ours(key, version("22", None), sent, answered).await.unwrap();
-    assert_eq!(bench.away(), []);
+    assert_eq!(bench.away_keys(), []);
     assert_eq!(bench.child(Ino::ROOT, "f").unwrap().size, 2);
 }
 
@@ -267,7 +267,7 @@ async fn notes_of_uploads_outlive_a_restart_and_the_inode() {
     bench.index.note_upload(ino, Some(b"id".to_vec())).await.unwrap();
     let bench = bench.reopen();
     assert_eq!(bench.index.upload(ino).unwrap().as_deref(), Some(&b"id"[..]));
-    bench.remove(Ino::ROOT, "f").await;
+    bench.unlink(Ino::ROOT, "f").await;
     assert_eq!(bench.index.take_work(), [Work::Inode(ino)], "it is to be aborted");
     assert_eq!(bench.index.uploads().unwrap(), [(ino, b"id".to_vec())]);
     bench.index.note_upload(ino, None).await.unwrap();
@@ -323,6 +323,6 @@ async fn an_index_of_format_1_is_brought_to_this_one() {
     let index = Index::open(&path, OPTIONS, DEFAULTS, clock.clone()).unwrap();
     let bench = Bench { dir, index, clock };
     assert_eq!(bench.node("d/f").unwrap().inode, before);
-    bench.remove(before.parent, "f").await;
-    assert_eq!(bench.away(), [("d/f".into(), None)]);
+    bench.unlink(before.parent, "f").await;
+    assert_eq!(bench.away_keys(), [("d/f".into(), None)]);
 }
