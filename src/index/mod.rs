@@ -23,21 +23,26 @@ mod conflict;
 mod edit;
 mod expand;
 mod journal;
+mod locate;
 mod log;
 mod logged;
 mod metadata;
 mod model;
+mod news;
 mod open;
 mod place;
 mod reconcile;
 mod row;
 mod settle;
+mod shelter;
 mod snapshot;
 mod sweep;
 mod tables;
 mod task;
 mod writer;
 
+#[cfg(test)]
+pub(crate) mod changes;
 #[cfg(test)]
 mod tests;
 

@@ -12,18 +12,28 @@
 //! - Directory buckets list in no order: once a key is out of order, nothing is removed any more.
 //! - A file whose bytes are complete here and of which S3 has others is reported, not touched: its reader
 //!   should have the old bytes until the new ones are here.
+//! - It walks where S3 has the directories (`Index::remote_prefix`). What was renamed into one of them is not listed
+//!   there, and stays; a key that is not of one of them goes to `reconcile.rs` alone (`divert`).
+
+mod divert;
+mod page;
 
 use std::collections::VecDeque;
 
 use tracing::warn;
 
 use super::change::Change;
+use super::locate::Walked;
 use super::model::{IndexError, Page, PageApplied, Verdict};
-use super::reconcile::{self, Evidence, News, Place};
+use super::reconcile::{self, Evidence, Place};
+use super::shelter::Shelter;
 use super::tables::Child;
 use crate::store::ObjectMeta;
 use crate::types::name::{self, ComponentKind};
 use crate::types::{Component, Ino, Key, Tick};
+
+use page::merge;
+pub(super) use page::{PageWork, Progress};
 
 /// Entries read ahead of the merge at once.
 const AHEAD: usize = 256;
@@ -36,7 +46,7 @@ const REMOVALS: usize = 4096;
 pub struct Sweep {
     dir: Ino,
     recursive: bool,
-    /// The path of `dir`, once it is known.
+    /// The path of `dir` in S3, once it is known.
     base: Option<Vec<Component>>,
     /// From `dir` to the directory that the last key is in; empty when `dir` is gone.
     stack: Vec<Frame>,
@@ -83,69 +93,15 @@ struct Frame {
     exhausted: bool,
 }
 
-/// A page on its way through the writer: merged in one transaction, or, where much is to be removed, in several.
-pub(super) struct PageWork {
-    sweep: Sweep,
-    page: Page,
-    /// How many of its keys are done.
-    done: usize,
-    applied: PageApplied,
-}
-
-/// What one transaction made of a page.
-pub(super) enum Progress {
-    /// The page is merged.
-    Done(Sweep, PageApplied),
-    /// More is to be removed than one transaction should.
-    Paused(PageWork),
-}
-
-impl PageWork {
-    pub(super) fn new(sweep: Sweep, page: Page) -> PageWork {
-        PageWork { sweep, page, done: 0, applied: PageApplied::default() }
-    }
-
-    /// Entries that the next transaction will about touch.
-    pub(super) fn weight(&self) -> usize {
-        1 + self.page.objects.len() + self.page.prefixes.len() - self.done
-    }
-
-    /// Goes on with the page. See [`super::Index::apply_page`].
-    pub(super) fn run(self, change: &mut Change<'_>) -> Result<Progress, IndexError> {
-        let PageWork { sweep, page, mut done, applied } = self;
-        let evidence = Evidence { sent: page.sent, answered: page.answered, content: None };
-        let mut walk = Walk { change, sweep, evidence, applied, removals_left: REMOVALS };
-        let stopped = walk.page(&page, &mut done);
-        let Walk { mut sweep, applied, .. } = walk;
-        for frame in &mut sweep.stack {
-            frame.ahead.clear();
-            frame.exhausted = false;
-        }
-        match stopped {
-            Ok(()) => Ok(Progress::Done(sweep, applied)),
-            Err(Stop::Pause) => Ok(Progress::Paused(PageWork { sweep, page, done, applied })),
-            Err(Stop::Failed(error)) => Err(error),
-        }
-    }
-}
-
-/// Objects and common prefixes in one order.
-fn merge(page: &Page) -> impl Iterator<Item = (&Key, Option<&ObjectMeta>)> {
-    let mut objects = page.objects.iter().map(|(key, meta)| (key, Some(meta))).peekable();
-    let mut prefixes = page.prefixes.iter().map(|key| (key, None)).peekable();
-    std::iter::from_fn(move || match (objects.peek(), prefixes.peek()) {
-        (Some((object, _)), Some((prefix, _))) if prefix < object => prefixes.next(),
-        (Some(_), _) => objects.next(),
-        (None, _) => prefixes.next(),
-    })
-}
-
 /// One transaction's work on a page.
 struct Walk<'c, 't> {
     change: &'c mut Change<'t>,
     sweep: Sweep,
     evidence: Evidence,
     applied: PageApplied,
+    shelter: Shelter,
+    /// Whether what is below the sweep's prefix belongs to its directory, and not to one that was there before.
+    owns: bool,
     removals_left: usize,
 }
 
@@ -181,19 +137,14 @@ impl Walk<'_, '_> {
     fn begin(&mut self) -> Result<(), Stop> {
         self.sweep.started.get_or_insert(self.evidence.sent);
         if self.sweep.base.is_none() {
-            let (dir, mut path) = (self.sweep.dir, Vec::new());
+            let dir = self.sweep.dir;
             let Some(row) = self.change.row(dir)? else { return Ok(()) };
-            let component = row.inode.component.clone();
-            let mut at = row;
-            while at.inode.ino != Ino::ROOT {
-                let parent = at.inode.parent;
-                path.push(at.inode.component);
-                let Some(row) = self.change.row(parent)? else { return Ok(()) };
-                at = row;
-            }
-            path.reverse();
+            let Some(path) = self.change.remote_path(dir)? else { return Ok(()) };
             self.sweep.base = Some(path);
-            self.sweep.stack.push(Frame::new(component, dir, true));
+            self.sweep.stack.push(Frame::new(row.inode.component, dir, true));
+        }
+        if let Some(base) = &self.sweep.base {
+            self.owns = self.change.walk_key(base)? == Walked::Found(self.sweep.dir);
         }
         for depth in 0..self.sweep.stack.len() {
             if self.change.row(self.sweep.stack[depth].dir)?.is_none() {
@@ -219,23 +170,38 @@ impl Walk<'_, '_> {
         if self.sweep.previous.as_ref() == Some(key) {
             return Ok(());
         }
-        let path = name::split(key);
+        let full = name::split(key);
         let base = self.sweep.base.as_deref().unwrap_or_default();
         // the listing of a chunk's prefix has the file of that very text, too
-        let Some(path) = path.strip_prefix(base) else { return Ok(()) };
+        let Some(path) = full.strip_prefix(base) else { return Ok(()) };
         self.sweep.found_any = true;
-        let Some((last, parents)) = path.split_last() else { return self.marker_of_top(object) };
+        let diverted = self.divert(key, &full, object)?;
+        let Some((last, parents)) = path.split_last() else {
+            return if diverted { Ok(()) } else { self.marker_of_top(object) };
+        };
         self.leave_to(parents.iter().zip(&self.sweep.stack[1..]).take_while(|(c, f)| **c == f.component).count())?;
         for component in &parents[self.sweep.stack.len() - 1..] {
-            if !self.enter(component)? {
+            if !self.enter(component, diverted)? {
                 return Ok(());
             }
         }
         match (object, last.kind()) {
-            (Some(meta), ComponentKind::File) => self.file(last, meta),
-            (Some(_), _) if self.enter(last)? => self.marker_of_top(object),
-            (Some(_), _) => Ok(()),
-            (None, _) => self.prefix(last),
+            (Some(_), ComponentKind::Dir | ComponentKind::Chunk) => match self.enter(last, diverted)? {
+                true if !diverted => self.marker_of_top(object),
+                _ => Ok(()),
+            },
+            _ if diverted => self.advance(last).map(drop),
+            (Some(meta), _) => self.file(last, meta),
+            (None, _) => self.prefix(key, last),
+        }
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Created => self.applied.created += 1,
+            Verdict::Replaced => self.applied.replaced += 1,
+            Verdict::Removed => self.applied.removed += 1,
+            Verdict::Unchanged | Verdict::Late => {}
         }
     }
 
@@ -249,10 +215,15 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Enters a directory of the innermost one; false when an older word must not bring it back.
-    fn enter(&mut self, component: &Component) -> Result<bool, Stop> {
+    /// Enters a directory of the innermost one; false when an older word must not bring it back, when it is another one
+    /// that is elsewhere in S3, or when the key is `diverted` and makes none.
+    fn enter(&mut self, component: &Component, diverted: bool) -> Result<bool, Stop> {
         let again = self.top().last == component.as_bytes();
         let child = self.advance(component)?;
+        let is_other = child.map(|child| self.change.is_elsewhere(child.ino)).transpose()?;
+        if is_other.unwrap_or(diverted) {
+            return Ok(false);
+        }
         let place = Place { dir: self.top().dir, component, child };
         let (verdict, ino) = match child {
             Some(child) => (Verdict::Unchanged, Some(child.ino)),
@@ -288,11 +259,14 @@ impl Walk<'_, '_> {
         Evidence { sent, answered: self.evidence.answered, content: None }
     }
 
-    fn prefix(&mut self, component: &Component) -> Result<(), Stop> {
+    fn prefix(&mut self, key: &Key, component: &Component) -> Result<(), Stop> {
         let child = self.advance(component)?;
+        if child.is_none() && self.change.is_leaving(key)? {
+            return Ok(());
+        }
         let place = Place { dir: self.top().dir, component, child };
         let (verdict, _) = reconcile::directory(self.change, &place, None, &self.evidence)?;
-        self.applied.created += u64::from(verdict == Verdict::Created);
+        self.count(verdict);
         Ok(())
     }
 
@@ -300,19 +274,12 @@ impl Walk<'_, '_> {
         let child = self.advance(component)?;
         let place = Place { dir: self.top().dir, component, child };
         if let Some(child) = child
-            && let Some(row) = self.change.row(child.ino)?
-            && row.inode.local.is_some_and(|local| local.complete)
-            && News::of(&row, meta) == News::Bytes
-            && !reconcile::is_late(self.change, child.ino, &self.evidence)
+            && (self.change.is_elsewhere(child.ino)? || self.stays_warm(Some(child.ino), Some(meta))?)
         {
-            self.applied.outdated.push(child.ino);
             return Ok(());
         }
-        match reconcile::file(self.change, &place, meta, &mut self.evidence)?.0 {
-            Verdict::Created => self.applied.created += 1,
-            Verdict::Replaced => self.applied.replaced += 1,
-            Verdict::Removed | Verdict::Unchanged | Verdict::Late => {}
-        }
+        let (verdict, _) = reconcile::file(self.change, &place, meta, &mut self.evidence)?;
+        self.count(verdict);
         Ok(())
     }
 
@@ -352,9 +319,12 @@ impl Walk<'_, '_> {
 
     /// Removes an entry of the innermost directory that S3 has not listed.
     fn remove(&mut self, component: &Component, child: Child) -> Result<(), Stop> {
+        if self.change.is_elsewhere(child.ino)? {
+            return Ok(());
+        }
         let place = Place { dir: self.top().dir, component, child: Some(child) };
-        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence)?;
-        self.applied.removed += u64::from(verdict == Verdict::Removed);
+        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence, &mut self.shelter)?;
+        self.count(verdict);
         self.removals_left = self.removals_left.saturating_sub(1);
         if self.removals_left == 0 { Err(Stop::Pause) } else { Ok(()) }
     }
@@ -395,7 +365,8 @@ impl Walk<'_, '_> {
         let dir = frame.dir;
         // the directory itself was asked for: it must be in memory to know that it was
         self.change.load_freshness(dir)?;
-        if !self.sweep.found_any && dir != Ino::ROOT && !reconcile::is_late(self.change, dir, &self.evidence) {
+        let is_gone = !self.sweep.found_any && dir != Ino::ROOT;
+        if is_gone && !reconcile::is_late(self.change, dir, &self.evidence) && !self.shelter.keeps(self.change, dir)? {
             return self.gone(dir);
         }
         self.complete(frame)?;
@@ -407,8 +378,8 @@ impl Walk<'_, '_> {
         let Some(inode) = self.change.row(dir)?.map(|row| row.inode) else { return Ok(()) };
         let Some(child) = self.change.child(inode.parent, &inode.component)? else { return Ok(()) };
         let place = Place { dir: inode.parent, component: &inode.component, child: Some(child) };
-        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence)?;
-        self.applied.removed += u64::from(verdict == Verdict::Removed);
+        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence, &mut self.shelter)?;
+        self.count(verdict);
         Ok(())
     }
 
