@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::path::Path;
 
 use super::*;
-use crate::rpc::output::{Insert, Output};
 
 /// Larger than the largest READ, so that ranges may begin anywhere.
 const FILE_LEN: usize = (4 << 20) + 64;
@@ -122,6 +121,8 @@ async fn a_file_that_is_shorter_than_promised_is_a_system_error_while_that_can_b
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_file_that_shrinks_under_its_reply_ends_the_connection() {
+    use crate::rpc::output::{Insert, Output};
+
     let (file, _) = numbered_file();
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
