@@ -87,7 +87,8 @@ impl Revalidator {
         let (node, _) = self.node_and_key(dir).map_err(|trouble| trouble.to_wait())?;
         // While S3 is away a directory that was listed is what its last listing said (F8).
         if self.is_absent(&node, name) || (node.listed && self.outage.is_on()) {
-            return Ok(None);
+            // The listing that says so may have ended just now, and have brought the name.
+            return self.index.child(dir, name).map_err(|error| Trouble::from(error).to_wait());
         }
         let started =
             self.lookups.join(&(dir, name.clone()), MOST_LOOKUPS, None, |landing| self.start(dir, name, landing));
