@@ -4,16 +4,16 @@
 
 mod support;
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::World;
+use support::{World, soon};
 
 /// Runs the program against the server of `world`.
 async fn fasts3(world: &World, args: &[&str]) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fasts3"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fasts3"));
     command.args(args).arg("--cache").arg(world.cache.path());
-    support::soon(tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap()
+    soon(tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap()
 }
 
 async fn json(world: &World, args: &[&str]) -> Value {
@@ -113,5 +113,70 @@ async fn commands_without_a_server_say_so() {
         let said = fasts3(&world, command).await;
         assert_eq!(said.status.code(), Some(1), "{command:?}");
         assert_eq!(String::from_utf8_lossy(&said.stderr).lines().count(), 1, "{command:?}");
+    }
+}
+
+/// The program with few file descriptors, which Windows does not count.
+#[cfg(unix)]
+mod descriptors {
+    use std::io::{BufRead, BufReader, Read};
+    use std::net::TcpStream;
+    use std::process::{Child, Command, Stdio};
+
+    use super::support::{Client, World, soon};
+
+    /// A program that ends with its test.
+    struct Ends(Child);
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Accepting fails with EMFILE, again and again; it goes on when there are descriptors again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_without_descriptors_serves_on_and_accepts_when_it_has_some() {
+        const DESCRIPTORS: usize = 64;
+        let world = World::stopped(&[]).await;
+        world.put("file.txt", b"hello");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fasts3")]);
+        command.args([
+            "serve",
+            "s3://bucket",
+            "--lazy",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "off",
+            "--no-sign-request",
+        ]);
+        command.args(["--endpoint-url", &world.s3.endpoint(), "--cache"]).arg(world.cache.path());
+        let mut server = Ends(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let stdout = server.0.stdout.take().unwrap();
+        let ready = line_with("ready nfs=", stdout).await;
+        let port = ready.split(['=', ':', ' ']).nth(3).unwrap().parse().unwrap();
+        let mut client = Client::connect(port, "/", 0, 0).await;
+        assert_eq!(client.read("file.txt").await.unwrap(), b"hello");
+
+        let idle: Vec<_> = (0..DESCRIPTORS).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+        line_with("cannot accept, will retry", server.0.stderr.take().unwrap()).await;
+        assert_eq!(client.read("file.txt").await.unwrap(), b"hello", "who is connected is served");
+        drop(idle);
+        let mut late = Client::connect(port, "/", 0, 0).await;
+        assert_eq!(late.read("file.txt").await.unwrap(), b"hello");
+    }
+
+    /// Waits for the program to say `what`; the rest is read and dropped, so that it never waits for us.
+    async fn line_with(what: &'static str, said: impl Read + Send + 'static) -> String {
+        let mut lines = BufReader::new(said).lines().map_while(Result::ok);
+        let found = tokio::task::spawn_blocking(move || {
+            let found = lines.find(|line| line.contains(what));
+            std::thread::spawn(move || lines.for_each(drop));
+            found
+        });
+        soon(found).await.unwrap().expect("the program says so before it ends")
     }
 }

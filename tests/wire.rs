@@ -292,3 +292,56 @@ async fn a_read_at_and_beyond_the_end_says_so() {
     }
     assert_eq!(client.read("empty").await.unwrap(), b"");
 }
+
+/// Cold disk pages stall neither others nor what is warm. The one thread that may wait for disks is held.
+#[cfg(target_os = "linux")]
+#[test]
+fn attributes_are_answered_while_a_read_waits_for_the_disk() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::stopped(&["--lazy"]).await;
+        // What is for temporary files may be memory, and never cold.
+        world.cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        world.start().await;
+        let content: Vec<u8> = (0..1 << 20_u32).flat_map(u32::to_be_bytes).collect();
+        world.put("large", &content);
+        let (mut reader, mut other) = (world.client().await, world.client().await);
+        let file = reader.lookup("large").await.unwrap().handle;
+        assert!(reader.read_handle(&file).await.unwrap() == content);
+        world.quiet().await;
+        let cold = forget_pages(&world.cache.path().join("objects"));
+
+        let (disk, held) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || held.recv());
+        let handle = file.clone();
+        let reading = tokio::spawn(async move { reader.read_at(&handle, 2 << 20, 128 << 10).await });
+        for _ in 0..100 {
+            assert_eq!(other.getattr(&file).await.unwrap().size, 4 << 20);
+        }
+        assert!(!reading.is_finished() || !cold, "the READ waits for the disk");
+        drop(disk);
+        let (bytes, eof, _) = soon(reading).await.unwrap().unwrap();
+        assert!(!eof && bytes == content[2 << 20..][..128 << 10]);
+    });
+}
+
+/// Drops all files in `dir` and below from the page cache. Whether the file system says that they are not there.
+#[cfg(target_os = "linux")]
+fn forget_pages(dir: &std::path::Path) -> bool {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    let mut cold = true;
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            cold &= forget_pages(&entry.path());
+            continue;
+        }
+        let file = std::fs::File::open(entry.path()).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut byte = [0];
+        let probed = preadv2(&file, &mut [std::io::IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT);
+        cold &= probed == Err(Errno::AGAIN);
+    }
+    cold
+}

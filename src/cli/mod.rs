@@ -165,7 +165,8 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
 
 fn start_logging(filter: &str) -> Result<(), ConfigError> {
     let filter = EnvFilter::try_new(filter).map_err(|e| ConfigError::Log(e.to_string()))?;
-    let stderr = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let stderr =
+        tracing_subscriber::fmt().with_writer(|| progress::AboveBar).with_ansi(std::io::stderr().is_terminal());
     // a second call, from tests in one process, keeps the first one's filter
     let _ = stderr.with_env_filter(filter).with_target(false).try_init();
     Ok(())

@@ -1,9 +1,11 @@
 //! The mirror's progress while `serve` runs: a bar on a terminal, a log line now and then elsewhere.
+//! Invariant: what else goes to the terminal goes through `AboveBar`, or it ends up in the middle of the bar.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use tracing::info;
 
 use super::output::{number, size};
@@ -13,26 +15,29 @@ use crate::revalidate::MirrorProgress;
 const BAR_INTERVAL: Duration = Duration::from_millis(250);
 /// Seldom enough for a log that is kept.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
+/// While the bucket is being listed: a part of a whole that still grows says nothing.
+const LISTING: &str = "{spinner} mirror {wide_msg}";
+/// `wide_msg` is cut where the terminal ends, so a line never becomes two, which could not be drawn over.
+const LISTED: &str = "mirror {bar:10} {percent:>3}% {eta:>3} {wide_msg}";
 
 /// Shows `mirror` until it has run to its end.
 pub(super) async fn follow(mirror: impl Fn() -> MirrorProgress) {
-    let bar = std::io::stderr().is_terminal().then(new_bar);
-    let mut ticks = tokio::time::interval(if bar.is_some() { BAR_INTERVAL } else { LOG_INTERVAL });
+    let on_terminal = io::stderr().is_terminal();
+    let mut ticks = tokio::time::interval(if on_terminal { BAR_INTERVAL } else { LOG_INTERVAL });
+    let mut bar = None;
     let mut has_run = false;
     loop {
         ticks.tick().await;
         let progress = mirror();
         has_run |= progress.running;
-        match &bar {
-            Some(bar) => show(bar, &progress),
-            None if progress.running => info!("mirror: {}", describe(&progress)),
-            None => {}
-        }
         if has_run && !progress.running {
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
+            drop(bar);
             return info!("mirror done: {}", describe(&progress));
+        }
+        if on_terminal && has_run {
+            bar.get_or_insert_with(Bar::new).show(&progress);
+        } else if has_run {
+            info!("mirror: {}", describe(&progress));
         }
     }
 }
@@ -49,15 +54,57 @@ pub(super) fn describe(progress: &MirrorProgress) -> String {
     )
 }
 
-fn new_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("mirror {bar:30} {percent:>3}% {msg} {binary_bytes_per_sec} {eta}");
-    ProgressBar::new(0).with_style(style.expect("the template is a constant"))
+/// The bar that is on the terminal.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// A bar; dropping it clears its line.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Bar {
+        let bar = ProgressBar::new(0).with_style(style(LISTING));
+        *SHOWN.lock() = Some(bar.clone());
+        Bar(bar)
+    }
+
+    fn show(&self, progress: &MirrorProgress) {
+        let just_listed = progress.listed && self.0.length() == Some(0);
+        self.0.update(|state| {
+            state.set_len(if progress.listed { progress.bytes_total } else { 0 });
+            state.set_pos(progress.bytes_done);
+        });
+        if just_listed {
+            self.0.set_style(style(LISTED));
+        }
+        self.0.set_message(format!("{}, {}/s", describe(progress), size(self.0.per_sec() as u64)));
+        self.0.tick();
+    }
 }
 
-fn show(bar: &ProgressBar, progress: &MirrorProgress) {
-    bar.set_length(progress.bytes_total);
-    bar.set_position(progress.bytes_done);
-    bar.set_message(describe(progress));
+impl Drop for Bar {
+    fn drop(&mut self) {
+        *SHOWN.lock() = None;
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are constants")
+}
+
+/// Where log lines go: stderr, above the bar if there is one.
+pub(super) struct AboveBar;
+
+impl Write for AboveBar {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let bar = SHOWN.lock().clone();
+        let write = || io::stderr().write(lines);
+        bar.map_or_else(write, |bar| bar.suspend(write))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 #[cfg(test)]
@@ -80,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn bar_template_is_one() {
-        new_bar();
+    fn templates_are_templates() {
+        let _ = [LISTING, LISTED].map(style);
     }
 }

@@ -52,12 +52,6 @@ impl<F: NfsExt> Mount3<F> {
         Mount3 { fs, export, mounts: Arc::default() }
     }
 
-    /// How many clients have something mounted, as far as they said.
-    pub fn clients(&self) -> usize {
-        let mounts = self.mounts.lock();
-        mounts.iter().map(|mount| mount.client).collect::<std::collections::HashSet<_>>().len()
-    }
-
     /// Answers one call.
     fn answer(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Result<Handled, Malformed> {
         let mut args = Reader::new(call.args);

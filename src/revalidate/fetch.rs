@@ -7,6 +7,7 @@
 //!   `index.apply`, and whoever waits starts again with what the index then says.
 //! - What a client waits for never queues behind what nobody waits for: the two have separate lanes and stores.
 
+mod adopt;
 mod ahead;
 mod body;
 mod download;

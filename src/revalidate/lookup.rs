@@ -11,10 +11,11 @@ use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
 use smallvec::SmallVec;
 
+use super::fetch::Body;
 use super::flights::Landing;
 use super::{Asked, Revalidator, Stamps, Trouble, WaitError};
 use crate::index::{Node, Seen, Source};
-use crate::store::{self, ListRequest, Store};
+use crate::store::{self, GetIf, Got, ListRequest, ObjectMeta, Store};
 use crate::types::name::{ComponentKind, split};
 use crate::types::{Component, Ino, Key, Name, Tick};
 
@@ -22,6 +23,11 @@ use crate::types::{Component, Ino, Key, Name, Tick};
 const MOST_LOOKUPS: usize = 4_096;
 /// Absences remembered: about 10 MB of ordinary names at most.
 const ABSENCES: usize = 65_536;
+
+/// 128 KiB: an object of up to so many bytes comes with its lookup, as most that are opened by name and not
+/// from a listing are read at once (pages, scripts, small pictures). More would be saved in fewer cases, and
+/// a larger object that is only asked about wastes so much.
+const FIRST_LOOK_BYTES: u64 = 128 << 10;
 
 /// What a lookup ends in.
 pub(super) type Found = Result<Option<Arc<Node>>, WaitError>;
@@ -51,7 +57,21 @@ impl Equivalent<(Ino, Name)> for Sought<'_> {
 }
 
 /// One question to S3 and its answer: a fact, or nothing there.
-type Answer = Result<Option<(Key, Seen, Stamps)>, Trouble>;
+type Answer = Result<Option<Fact>, Trouble>;
+
+/// What S3 has, and the first bytes of it where they came along.
+struct Fact {
+    key: Key,
+    seen: Seen,
+    at: Stamps,
+    body: Option<(ObjectMeta, Body)>,
+}
+
+impl Fact {
+    fn bare(key: Key, seen: Seen, at: Stamps) -> Fact {
+        Fact { key, seen, at, body: None }
+    }
+}
 
 impl Revalidator {
     /// Whether S3 said lately (within `recheck`) that `dir` has no such name, or a fresh listing says so, or it is known
@@ -71,7 +91,8 @@ impl Revalidator {
         let (node, _) = self.node_and_key(dir).map_err(|trouble| trouble.to_wait())?;
         // While S3 is away a directory that was listed is what its last listing said (F8).
         if self.is_absent(&node, name) || (node.listed && self.outage.is_on()) {
-            return Ok(None);
+            // The listing that says so may have ended just now, and have brought the name.
+            return self.index.child(dir, name).map_err(|error| Trouble::from(error).to_wait());
         }
         let started =
             self.lookups.join(&(dir, name.clone()), MOST_LOOKUPS, None, |landing| self.start(dir, name, landing));
@@ -107,7 +128,7 @@ impl Revalidator {
         let mut trouble = None;
         for answer in answers {
             match answer {
-                Ok(Some((key, seen, at))) => drop(self.apply(key, seen, at, Source::Lookup).await?),
+                Ok(Some(fact)) => self.learn(fact).await?,
                 Ok(None) => {}
                 Err(error) => trouble = Some(error),
             }
@@ -123,6 +144,16 @@ impl Revalidator {
         }
     }
 
+    /// Tells the index, and takes in what came along before anybody can ask for it.
+    async fn learn(&self, fact: Fact) -> Result<(), Trouble> {
+        let Fact { key, seen, at, body } = fact;
+        let applied = self.apply(key, seen, at, Source::Lookup).await?;
+        if let (Some(node), Some((meta, body))) = (applied.node, body) {
+            self.fetcher.adopt(node.ino, &meta, self.first_look(), body).await;
+        }
+        Ok(())
+    }
+
     /// Asks S3 whether the directory with `prefix` has `candidate`.
     async fn ask_for(&self, prefix: &Key, candidate: &Component) -> Answer {
         let store = &self.stores.foreground;
@@ -133,17 +164,41 @@ impl Revalidator {
             _ if split(&key).last() != Some(candidate) => Ok(None),
             ComponentKind::Dir => {
                 let (seen, at) = self.look_below(store, &key).await?;
-                Ok((!matches!(seen, Seen::Absent)).then_some((key, seen, at)))
+                Ok((!matches!(seen, Seen::Absent)).then(|| Fact::bare(key, seen, at)))
             }
-            ComponentKind::File => {
-                let Asked { answer, at } = self.ask(store.head(&key)).await;
-                match answer {
-                    Ok(meta) => Ok(Some((key, Seen::Object(meta), at))),
-                    Err(store::Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(error.into()),
-                }
-            }
+            ComponentKind::File => self.ask_for_object(key).await,
         }
+    }
+
+    /// The object with this very key, by a GET of its beginning: what it is and, of a small one, all its bytes.
+    async fn ask_for_object(&self, key: Key) -> Answer {
+        let store = &self.stores.foreground;
+        let look = async {
+            let head = async || Ok((store.head(&key).await?, None));
+            if self.first_look() == 0 {
+                return head().await;
+            }
+            match store.get(&key, Some(0..self.first_look()), GetIf::Any).await {
+                Ok(Got::Body { meta, body }) => Ok((meta, Some(body))),
+                Err(error @ (store::Error::NotFound { .. } | store::Error::Unavailable { .. })) => Err(error),
+                // Empty objects have no range, archived ones no bytes: what they are is told all the same.
+                Ok(Got::NotModified { .. }) | Err(_) => head().await,
+            }
+        };
+        let Asked { answer, at } = self.ask(look).await;
+        match answer {
+            Ok((meta, body)) => {
+                let body = body.map(|body| (meta.clone(), body));
+                Ok(Some(Fact { key, seen: Seen::Object(meta), at, body }))
+            }
+            Err(store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How many bytes to ask for with a lookup.
+    fn first_look(&self) -> u64 {
+        self.settings.small_object.min(FIRST_LOOK_BYTES)
     }
 
     /// A chunk is there when a longer key begins with it; that key is the fact.
@@ -155,7 +210,7 @@ impl Revalidator {
             ..ListRequest::default()
         };
         let Asked { answer, at } = self.ask(self.stores.foreground.list(&request)).await;
-        Ok(answer?.objects.into_iter().next().map(|(key, meta)| (key, Seen::Object(meta), at)))
+        Ok(answer?.objects.into_iter().next().map(|(key, meta)| Fact::bare(key, Seen::Object(meta), at)))
     }
 
     /// What S3 has under a prefix that ends in `/`: its marker, which sorts first, other keys, or nothing.

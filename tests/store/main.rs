@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod conformance;
+mod garage;
 mod moto;
 mod writes;
 mod writing;
@@ -13,13 +14,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::config::Credentials;
 use bytes::Bytes;
-use conformance::{SomebodyElse, key, list_all, names, read};
+use conformance::{Shortfalls, SomebodyElse, key, list_all, names, read};
 use fasts3::config::{NewObjects, S3Config};
 use fasts3::revalidate::Stores;
 use fasts3::s3server::{ACCESS_KEY, Bucket, Fault, Kind, Options, S3Server, SECRET_KEY, generated};
 use fasts3::store::*;
 use fasts3::types::{Clock, ETag, Key};
 use futures::StreamExt;
+use garage::Garage;
 use moto::Moto;
 
 /// Everything that would make a test wait is short, but for the wait for an answer held at a gate.
@@ -98,7 +100,7 @@ async fn the_store_of_a_bucket_conforms() {
     let (_server, bucket, store) = given().await;
     let somebody = Local { bucket, prefix: "" };
     conformance::reading(&*store, &somebody).await;
-    conformance::odd_keys(&*store, &somebody).await;
+    conformance::odd_keys(&*store, &somebody, Shortfalls::default()).await;
 }
 
 #[tokio::test]
@@ -112,37 +114,45 @@ async fn the_store_of_a_prefix_conforms_and_sees_nothing_else() {
     let (stores, _) = open(&S3Config { prefix: prefix.into(), ..settings(&server) }).await;
     let somebody = Local { bucket, prefix };
     conformance::reading(&*stores.background, &somebody).await;
-    conformance::odd_keys(&*stores.background, &somebody).await;
+    conformance::odd_keys(&*stores.background, &somebody, Shortfalls::default()).await;
 }
 
-/// moto has its own idea of every answer; its conditions are right. Of the odd keys it refuses some that S3 takes.
+/// moto has its own idea of every answer; its conditions are right.
 #[tokio::test]
 async fn the_store_of_moto_conforms() {
-    let Some((moto, config)) = with_moto().await else { return };
-    let client = client_of(&moto);
+    let Some(moto) = Moto::start().await else { return };
+    let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test");
+    let client = moto.client(credentials.clone());
+    client.create_bucket().bucket("bucket").send().await.unwrap();
+    const UNPRINTABLE: &str = "cannot name as the prefix of a listing";
+    let keys = &[
+        ("tab\tand\nnewline\r", "has no route to"),
+        ("control\u{1}\u{7f}", UNPRINTABLE),
+        ("\u{fffd}\u{ffff}", UNPRINTABLE),
+    ];
+    let shortfalls = Shortfalls { keys };
+    conforms(&moto.endpoint(), credentials, client, shortfalls).await;
+}
+
+/// garage is what many run at home. Its keys end at about 500 bytes.
+#[tokio::test]
+async fn the_store_of_garage_conforms() {
+    let Some(garage) = Garage::start().await else { return };
+    let shortfalls = Shortfalls { keys: &[("/leading", "takes for \"leading\"")] };
+    conforms(&garage.endpoint(), garage.credentials(), garage.client(), shortfalls).await;
+}
+
+/// A server that is a process of its own, with an empty bucket.
+async fn conforms(endpoint: &str, credentials: Credentials, client: aws_sdk_s3::Client, shortfalls: Shortfalls) {
+    let config = S3Config { endpoint_url: Some(endpoint.to_owned()), ..settings(&server()) };
     // The pauses of a server written in Python are no stalls.
-    let patient = Connecting { timing: Timing { stall: Duration::from_secs(5), ..QUICK }, ..with_secret(SECRET_KEY) };
-    let connected = connect_with(&config, Arc::default(), patient).await.unwrap();
+    let timing = Timing { stall: Duration::from_secs(5), ..QUICK };
+    let connecting = Connecting { credentials: Some(credentials), timing };
+    let connected = connect_with(&config, Arc::default(), connecting).await.unwrap();
+    assert_eq!(connected.warning, None);
     let somebody = Remote { client, bucket: config.bucket, prefix: String::new() };
     conformance::reading(&*connected.stores.foreground, &somebody).await;
-}
-
-/// moto with an empty bucket, if it is here.
-async fn with_moto() -> Option<(Moto, S3Config)> {
-    let moto = Moto::start().await?;
-    let config = S3Config { endpoint_url: Some(moto.endpoint()), ..settings(&server()) };
-    client_of(&moto).create_bucket().bucket(&config.bucket).send().await.unwrap();
-    Some((moto, config))
-}
-
-fn client_of(moto: &Moto) -> aws_sdk_s3::Client {
-    let sdk = aws_sdk_s3::Config::builder()
-        .behavior_version_latest()
-        .endpoint_url(moto.endpoint())
-        .region(aws_sdk_s3::config::Region::new("us-east-1"))
-        .force_path_style(true)
-        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"));
-    aws_sdk_s3::Client::from_conf(sdk.build())
+    conformance::odd_keys(&*connected.stores.foreground, &somebody, shortfalls).await;
 }
 
 struct Remote {
@@ -156,7 +166,8 @@ impl SomebodyElse for Remote {
     async fn put(&self, key: &str, bytes: Bytes, user: &[(&str, &str)]) -> ETag {
         let put = self.client.put_object().bucket(&self.bucket).key(format!("{}{key}", self.prefix));
         let user = user.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let answer = put.set_metadata(Some(user)).body(bytes.into()).send().await.unwrap();
+        let answer =
+            put.set_metadata(Some(user)).body(bytes.into()).send().await.unwrap_or_else(|e| panic!("{key:?}: {e:?}"));
         ETag::new(answer.e_tag().unwrap())
     }
 

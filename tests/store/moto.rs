@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
+use aws_sdk_s3::config::{Credentials, Region};
+
 /// A running moto server; dropping it ends it.
 pub(crate) struct Moto {
     child: Child,
@@ -38,6 +40,17 @@ impl Moto {
         .await
         .unwrap();
         Some(moto)
+    }
+
+    /// Somebody else's client of it.
+    pub(crate) fn client(&self, credentials: Credentials) -> aws_sdk_s3::Client {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version_latest()
+            .endpoint_url(self.endpoint())
+            .region(Region::new("us-east-1"))
+            .force_path_style(true)
+            .credentials_provider(credentials);
+        aws_sdk_s3::Client::from_conf(config.build())
     }
 
     pub(crate) fn endpoint(&self) -> String {

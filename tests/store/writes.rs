@@ -92,17 +92,31 @@ async fn a_probe_that_cannot_write_says_so_and_leaves_nothing() {
 /// moto ignores some conditions, and calls its listing of parts by a name that is not S3's.
 #[tokio::test]
 async fn the_writing_store_of_moto_conforms() {
-    let Some((_moto, config)) = with_moto().await else { return };
+    let Some(moto) = Moto::start().await else { return };
+    let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test");
+    moto.client(credentials.clone()).create_bucket().bucket("bucket").send().await.unwrap();
     let honoured = Conditions { complete: false, copy_source: false, copy_target: false, ..Conditions::all() };
     let quirks = Quirks { no_list_of_parts: true, fails_on_gone_uploads: true, ..Quirks::default() };
-    conforms(&config, with_secret(SECRET_KEY), honoured, quirks).await;
+    writes_conform(&moto.endpoint(), credentials, honoured, quirks).await;
+}
+
+/// garage ignores conditions on all it writes; an object whose key begins with a slash it takes for another.
+#[tokio::test]
+async fn the_writing_store_of_garage_conforms() {
+    let Some(garage) = Garage::start().await else { return };
+    let honoured = Conditions { copy_source: true, ..Conditions::none() };
+    let mistaken_keys = &["/leading"];
+    let quirks = Quirks { no_tags: true, no_small_copied_parts: true, mistaken_keys, ..Quirks::default() };
+    writes_conform(&garage.endpoint(), garage.credentials(), honoured, quirks).await;
 }
 
 /// A server that is a process of its own, with an empty bucket, and honours what is said.
-async fn conforms(config: &S3Config, connecting: Connecting, honoured: Conditions, quirks: Quirks) {
+async fn writes_conform(endpoint: &str, credentials: Credentials, honoured: Conditions, quirks: Quirks) {
+    let config = S3Config { endpoint_url: Some(endpoint.to_owned()), ..settings(&server()) };
     // The pauses of a server written in Python are no stalls.
     let timing = Timing { stall: Duration::from_secs(5), ..QUICK };
-    let connected = connect_with(config, Arc::default(), Connecting { timing, ..connecting }).await.unwrap();
+    let connecting = Connecting { credentials: Some(credentials), timing };
+    let connected = connect_with(&config, Arc::default(), connecting).await.unwrap();
     let found = probe(&*connected.writes, &key(".fasts3-probe")).await.unwrap();
     assert_eq!(found, honoured);
     writing(&*careful(connected.writes, found), quirks).await;

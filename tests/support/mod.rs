@@ -72,23 +72,8 @@ impl World {
     }
 
     pub fn config(&self) -> Config {
-        let endpoint = self.s3.endpoint();
-        let cache = self.cache.path().to_str().unwrap();
-        let mut args = vec!["serve", "s3://bucket", "--cache", cache, "--endpoint-url", &endpoint];
-        args.extend([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "off",
-            "--no-sign-request",
-            "--region",
-            "us-east-1",
-            "--recheck",
-            "1s",
-        ]);
-        args.extend(["--uid", "0", "--gid", "0"]);
-        args.extend(self.flags.iter().map(String::as_str));
-        Config::try_from(ServeOnly::parse_from(args).args).unwrap()
+        let flags = self.flags.iter().map(String::as_str);
+        config(&self.s3.endpoint(), &self.cache, flags.chain(["--no-sign-request"]))
     }
 
     pub async fn start(&mut self) {
@@ -134,6 +119,15 @@ impl World {
     pub async fn client_as(&self, uid: u32, gid: u32) -> Client {
         Client::connect(self.server().nfs_addr().port(), "/", uid, gid).await
     }
+}
+
+/// A server of the bucket there, with this cache and these further flags.
+pub fn config<'a>(endpoint: &'a str, cache: &'a TempDir, flags: impl IntoIterator<Item = &'a str>) -> Config {
+    let cache = cache.path().to_str().unwrap();
+    let mut args = vec!["serve", "s3://bucket", "--cache", cache, "--endpoint-url", endpoint, "--region", "us-east-1"];
+    args.extend(["--listen", "127.0.0.1:0", "--admin", "off", "--recheck", "1s", "--uid", "0", "--gid", "0"]);
+    args.extend(flags);
+    Config::try_from(ServeOnly::parse_from(args).args).unwrap()
 }
 
 /// A store that gives up at once, because the S3 of a test is down for good or not at all.

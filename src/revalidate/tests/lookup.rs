@@ -9,7 +9,7 @@ async fn absence_is_remembered_for_recheck_and_no_longer() {
     let rig = Rig::new().await;
     assert!(rig.find("a.txt").await.unwrap().is_none());
     let asked = rig.s3.requests().total();
-    assert_eq!((rig.count(Request::Head), rig.count(Request::List)), (1, 1), "that key, and whether it is a prefix");
+    assert_eq!((rig.count(Request::Get), rig.count(Request::List)), (1, 1), "that key, and whether it is a prefix");
     rig.bucket.put("a.txt", "one", &[]);
     assert!(rig.find("a.txt").await.unwrap().is_none());
     assert_eq!(rig.s3.requests().total(), asked);
@@ -46,7 +46,7 @@ async fn lookup_of_a_path_does_not_wait_for_listings() {
 async fn lookups_of_one_name_share_one_question() {
     let rig = Rig::new().await;
     rig.bucket.put("a.txt", "one", &[]);
-    let gate = rig.s3.faults().hold(Request::Head);
+    let gate = rig.s3.faults().hold(Request::Get);
     let lookups: Vec<_> = (0..8)
         .map(|_| {
             let revalidator = rig.revalidator.clone();
@@ -60,7 +60,7 @@ async fn lookups_of_one_name_share_one_question() {
     for lookup in lookups.into_iter().skip(1) {
         assert!(within(lookup).await.unwrap().unwrap().is_some());
     }
-    assert_eq!(rig.count(Request::Head), 1);
+    assert_eq!(rig.count(Request::Get), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +69,7 @@ async fn lookup_past_its_deadline_is_busy_and_its_answer_is_not_lost() {
     setup.settings.deadline = Duration::from_millis(20);
     let rig = Rig::with(setup).await;
     rig.bucket.put("a.txt", "one", &[]);
-    let gate = rig.s3.faults().hold(Request::Head);
+    let gate = rig.s3.faults().hold(Request::Get);
     assert!(matches!(rig.find("a.txt").await, Err(WaitError::Busy)));
     let mut flight =
         rig.revalidator.lookups.join(&(Ino::ROOT, name("a.txt")), 9, None, |_| panic!("none is under way")).unwrap();
@@ -127,4 +127,60 @@ async fn key_becomes_a_directory_and_back_again() {
     rig.settled("x/").await;
     assert!(rig.known("x/").is_none(), "the listing behind found nothing below it");
     assert_eq!(rig.read("x").await, "file again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_object_comes_with_its_lookup() {
+    let rig = Rig::new().await;
+    rig.bucket.put("a.txt", "one", &[("file-permissions", "0100600")]);
+    let node = rig.find("a.txt").await.unwrap().unwrap();
+    assert_eq!((node.size, node.mode), (3, 0o600));
+    assert_eq!(rig.read("a.txt").await, "one");
+    assert_eq!((rig.count(Request::Get), rig.count(Request::Head)), (1, 0));
+    within(rig.revalidator.quiet()).await;
+    assert_eq!(rig.read_warm("a.txt"), "one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_behind_a_lookup_joins_the_body_that_is_under_way() {
+    let rig = Rig::new().await;
+    let text = "x".repeat(100_000);
+    rig.bucket.put("a.txt", text.clone(), &[]);
+    rig.s3.faults().inject(Request::Get, 1, Fault::ResetAfter(50_000));
+    assert!(rig.find("a.txt").await.unwrap().is_some(), "its name is known before its bytes are");
+    assert_eq!(rig.read("a.txt").await, text);
+    assert_eq!(rig.count(Request::Get), 2, "what the first did not bring, and no more readers than that");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_object_that_is_only_looked_up_stays_in_s3() {
+    let rig = Rig::new().await;
+    rig.bucket.put_generated("film", 1 << 30, 7);
+    assert_eq!(rig.find("film").await.unwrap().unwrap().size, 1 << 30);
+    within(rig.revalidator.quiet()).await;
+    assert!(rig.known("film").unwrap().local.is_none());
+    assert_eq!(rig.content.usage().bytes, 0);
+    assert_eq!((rig.count(Request::Get), rig.count(Request::Head)), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn object_that_gives_no_bytes_is_found_all_the_same() {
+    let rig = Rig::new().await;
+    rig.bucket.put("empty", "", &[]);
+    assert_eq!(rig.find("empty").await.unwrap().unwrap().size, 0);
+    rig.bucket.put("archived", "cold", &[]);
+    rig.s3.faults().inject((Request::Get, "archived"), 1, Fault::Denied);
+    assert_eq!(rig.find("archived").await.unwrap().unwrap().size, 4);
+    assert_eq!(rig.count(Request::Head), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookup_brings_no_bytes_where_no_object_is_small() {
+    let mut setup = Setup::default();
+    setup.settings.small_object = 0;
+    let rig = Rig::with(setup).await;
+    rig.bucket.put("a.txt", "one", &[]);
+    assert!(rig.find("a.txt").await.unwrap().is_some());
+    assert_eq!((rig.count(Request::Get), rig.count(Request::Head)), (0, 1));
+    assert_eq!(rig.read("a.txt").await, "one");
 }

@@ -1,22 +1,27 @@
 //! Replies that end in bytes of a file or of memory: exact, padded, and never stuck on what is not there.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use super::*;
-use crate::rpc::output::{Insert, Output};
 
 /// Larger than the largest READ, so that ranges may begin anywhere.
-const FILE_LEN: usize = (1 << 20) + 64;
+const FILE_LEN: usize = (4 << 20) + 64;
 
 /// A file whose every 4 bytes say where they are.
 fn numbered_file() -> (File, Vec<u8>) {
+    numbered_file_in(&std::env::temp_dir())
+}
+
+/// The same in a certain place.
+pub(super) fn numbered_file_in(dir: &Path) -> (File, Vec<u8>) {
     let content: Vec<u8> = (0..FILE_LEN as u32 / 4).flat_map(u32::to_be_bytes).collect();
-    let mut file = tempfile::tempfile().unwrap();
+    let mut file = tempfile::tempfile_in(dir).unwrap();
     file.write_all(&content).unwrap();
     (file, content)
 }
 
-fn read_args(offset: u64, len: u32) -> Vec<u8> {
+pub(super) fn read_args(offset: u64, len: u32) -> Vec<u8> {
     let mut args = Vec::new();
     args.put_u64(offset);
     args.put_u32(len);
@@ -116,6 +121,8 @@ async fn a_file_that_is_shorter_than_promised_is_a_system_error_while_that_can_b
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_file_that_shrinks_under_its_reply_ends_the_connection() {
+    use crate::rpc::output::{Insert, Output};
+
     let (file, _) = numbered_file();
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

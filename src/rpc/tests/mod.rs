@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+mod cold;
 mod files;
 mod flow;
 mod hostile;
