@@ -108,7 +108,7 @@ fn move_entry(change: &mut Change<'_>, ino: Ino, dir: Ino, component: Component)
     (after.inode.parent, after.inode.component, after.inode.origin) = (dir, component, None);
     change.replace(&before, after.clone());
     let Some(place) = place else { return Ok(()) };
-    if change.inherited_key(&after.inode)?.as_ref() == Some(&place) {
+    if change.inherited_key(&after.inode)?.as_ref() == Some(&place) && is_owner(change, dir)? {
         // back at its own place
         if is_dir {
             change.remove_moved(&place)?
@@ -139,9 +139,13 @@ fn place_of(change: &mut Change<'_>, ino: Ino) -> Result<Option<Key>, IndexError
     if inode.kind != Kind::Dir {
         return change.remote_key(&inode);
     }
-    let Some(path) = change.remote_path(ino)? else { return Ok(None) };
-    let is_own = change.walk_key(&path)? == Walked::Found(ino);
-    Ok(if is_own { change.remote_prefix(ino)? } else { None })
+    Ok(if is_owner(change, ino)? { change.remote_prefix(ino)? } else { None })
+}
+
+/// Whether what is below the prefix of `dir` is its own, and not of a directory that was there before.
+fn is_owner(change: &mut Change<'_>, dir: Ino) -> Result<bool, IndexError> {
+    let Some(path) = change.remote_path(dir)? else { return Ok(false) };
+    Ok(change.walk_key(&path)? == Walked::Found(dir))
 }
 
 fn relink(change: &mut Change<'_>, row: &Row, dir: Ino, component: &Component) -> Result<(), IndexError> {

@@ -202,6 +202,10 @@ impl World {
             for key in self.bucket.keys() {
                 self.head(key).await;
             }
+            // what was renamed is in no listing: writeback asks about it
+            for origin in self.nodes().iter().filter_map(|node| node.origin.clone()) {
+                self.head(&origin).await;
+            }
             self.list(Ino::ROOT, true, 3).await;
             self.check();
         }
