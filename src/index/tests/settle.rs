@@ -312,7 +312,14 @@ async fn an_index_of_format_1_is_brought_to_this_one() {
     let path = dir.path().join("index.redb");
     let db = redb::Database::open(&path).unwrap();
     let txn = db.begin_write().unwrap();
-    txn.open_table(tables::META).unwrap().insert(tables::META_FORMAT, 1).unwrap();
+    {
+        let mut meta = txn.open_table(tables::META).unwrap();
+        meta.insert(tables::META_FORMAT, 1).unwrap();
+        for row in [tables::META_LOG, tables::META_LOGGED] {
+            meta.remove(row).unwrap();
+        }
+    }
+    std::fs::remove_file(path.with_extension("log")).unwrap();
     for table in [tables::PENDING, tables::EXPANDING, tables::STAGING, tables::UPLOADS, tables::CONFLICTS] {
         txn.delete_table(table).unwrap();
     }
