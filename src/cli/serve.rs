@@ -53,6 +53,20 @@ pub struct ServeArgs {
           help_heading = "Serving")]
     pub read_only: bool,
 
+    /// Whom to take for nobody, whatever a client says: `none`, the superuser (`root`), or everybody (`all`). The
+    /// default trusts this machine, which is all that the default of `--listen` lets in
+    #[arg(long, env = "FASTS3_SQUASH", value_name = "none|root|all", value_enum, default_value_t = SquashArg::None,
+          help_heading = "Serving")]
+    pub squash: SquashArg,
+
+    /// With `--squash root` or `all`: the user that is nobody [default: 65534]
+    #[arg(long, env = "FASTS3_ANON_UID", value_name = "ID", help_heading = "Serving")]
+    pub anon_uid: Option<u32>,
+
+    /// With `--squash root` or `all`: the group that is nobody's [default: 65534]
+    #[arg(long, env = "FASTS3_ANON_GID", value_name = "ID", help_heading = "Serving")]
+    pub anon_gid: Option<u32>,
+
     /// Most client connections at once; further ones wait
     #[arg(long, env = "FASTS3_MAX_CONNECTIONS", value_name = "N", default_value_t = config::MAX_CONNECTIONS,
           help_heading = "Serving")]
@@ -163,6 +177,17 @@ pub enum StaleLimitArg {
     Any,
     /// At most one request is stale.
     One,
+}
+
+/// `--squash`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SquashArg {
+    /// Nobody.
+    None,
+    /// The superuser.
+    Root,
+    /// Everybody.
+    All,
 }
 
 /// Serves until a signal says stop.

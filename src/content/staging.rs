@@ -84,6 +84,32 @@ impl Content {
         todo!()
     }
 
+    /// Makes the staging file of an inode to be, with all of its bytes, durably.
+    /// # Errors
+    /// What the OS says.
+    pub async fn stage_whole(&self, staging: ObjectId, bytes: Bytes) -> io::Result<()> {
+        todo!("{staging:?} {bytes:?}")
+    }
+
+    /// Removes what `stage_whole` made for an inode that did not come to be.
+    pub fn abandon_staging(&self, staging: ObjectId) {
+        todo!("{staging:?}")
+    }
+
+    /// The same as `Staged::write`, on the blocking pool.
+    /// # Errors
+    /// What the OS says; nothing is counted as written then.
+    pub async fn write(
+        &self,
+        staged: &Arc<Staged>,
+        turn: WriteTurn,
+        offset: u64,
+        data: Bytes,
+        at: (Tick, Time),
+    ) -> io::Result<(Live, Live)> {
+        todo!("{staged:?} {turn:?} {offset} {data:?} {at:?}")
+    }
+
     /// Tells clients whether what they wrote UNSTABLE may be lost (RFC 1813 section 3.3.7): random at every start,
     /// another one after every failed fsync.
     pub fn write_verifier(&self) -> [u8; 8] {

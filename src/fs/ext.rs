@@ -337,6 +337,10 @@ pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     fn fileid_by(&self, handle: &[u8]) -> Result<fileid3, nfsstat3> {
         self.fh_to_id(&nfs_fh3 { data: handle.to_vec() })
     }
+    /// Who the caller is taken for; `nfs/` asks before everything else, so that nothing sees another identity.
+    fn squash(&self, caller: Credentials) -> Credentials {
+        caller
+    }
     /// Largest READ answered, in bytes: `FsInfo::read_max` for every object. A larger one is cut to it.
     fn read_max(&self) -> u32 {
         1 << 20
