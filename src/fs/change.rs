@@ -101,14 +101,6 @@ impl Fs {
         }
         self.revalidator.list(dir.ino).ended().await.map_err(error::of_wait)
     }
-
-    /// Lets go of the staged bytes of what was removed.
-    pub(super) async fn forget_staged(&self, removed: Option<Inode>) {
-        let Some(staged) = removed.and_then(|inode| self.content.staged_if_open(inode.ino)) else { return };
-        if let Some(turn) = staged.sole_turn().await {
-            self.content.close_staged(&staged, turn);
-        }
-    }
 }
 
 /// A name that may be new; `dots` is what is said of `.` and `..`.

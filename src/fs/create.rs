@@ -12,7 +12,7 @@ use super::ext::{Answer, Caller, CreateMode, Made, Refused, SpecialKind};
 use super::setattr::Wanted;
 use super::statfs::MAX_FILE_BYTES;
 use super::{Fs, error, now, permission};
-use crate::index::{Edit, Inode, Kind, NewInode, StagedProgress, StagedRow};
+use crate::index::{Edit, Inode, Kind, NewInode};
 use crate::rpc::Credentials;
 use crate::types::{Ino, Name, ObjectId, Time};
 
@@ -171,15 +171,11 @@ impl Fs {
         let work = move |fs: &Fs, edit: &mut Edit<'_, '_>, dir: &Inode| {
             is_free(edit, dir, &making)?;
             let new = newborn(dir, Kind::Symlink, (&making.set, 0o777), &making.caller, edit.now());
-            let (ino, attr) = make(fs, edit, dir, &making, NewInode { staged: Some(staging), size, ..new })?;
-            let (mtime, ctime) = (new.mtime, edit.now());
-            let row = StagedRow { ino, base_len: 0, ranges: vec![0..size] };
-            edit.record(StagedProgress { staged: staging, row, size, mtime, ctime })?;
-            Ok((ino, attr))
+            make(fs, edit, dir, &making, NewInode { staged: Some(staging), size, ..new })
         };
         let made = self.change(dir, work).await;
         if made.is_err() {
-            self.content.abandon_staging(staging);
+            self.content.abandon_staged(staging);
         }
         let ((Ino(id), attr), dir) = made?;
         Ok(Made { id, attr, dir })

@@ -15,8 +15,7 @@ impl Fs {
         let name = now!(new_name(name, nfsstat3::NFS3ERR_ISDIR).map_err(|status| self.refused(status, dir)));
         let (fs, caller) = (self.clone(), caller.credentials.clone());
         Answer::Later(Box::pin(async move {
-            let (removed, wcc) = fs.change(dir, move |_, edit, dir| remove(edit, dir, &name, &caller)).await?;
-            fs.forget_staged(Some(removed)).await;
+            let ((), wcc) = fs.change(dir, move |_, edit, dir| remove(edit, dir, &name, &caller)).await?;
             Ok(wcc)
         }))
     }
@@ -43,14 +42,13 @@ impl Fs {
     }
 }
 
-fn remove(edit: &mut Edit<'_, '_>, dir: &Inode, name: &Name, caller: &Credentials) -> Result<Inode, Stop> {
+fn remove(edit: &mut Edit<'_, '_>, dir: &Inode, name: &Name, caller: &Credentials) -> Result<(), Stop> {
     let found = look_up(edit, dir, name, caller)?.ok_or(nfsstat3::NFS3ERR_NOENT)?;
     permission::may_take(dir, &found.inode, caller)?;
     if found.inode.kind == Kind::Dir {
         return Err(nfsstat3::NFS3ERR_ISDIR.into());
     }
-    edit.remove(dir.ino, &found)?;
-    Ok(found.inode)
+    Ok(edit.remove(dir.ino, &found)?)
 }
 
 fn rmdir(edit: &mut Edit<'_, '_>, dir: &Inode, name: &Name, caller: &Credentials) -> Result<(), Stop> {

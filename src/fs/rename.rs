@@ -42,17 +42,14 @@ impl Fs {
         self.list_child_first(to, &wanted.to_name, false).await.map_err(refused)?;
         let fs = self.clone();
         let edited = self.index.edit(move |edit| fs.rename_in(edit, &wanted)).await;
-        let (replaced, around) = edited.map_err(|e| refused(error::of_index(e)))??;
-        self.forget_staged(replaced).await;
-        Ok(around)
+        edited.unwrap_or_else(|failure| Err(refused(error::of_index(failure))))
     }
 
-    #[expect(clippy::type_complexity, reason = "what was replaced, and the attributes of both directories")]
     fn rename_in(
         &self,
         edit: &mut Edit<'_, '_>,
         wanted: &Move,
-    ) -> Result<Result<(Option<Inode>, (Wcc, Wcc)), RenameRefused>, IndexError> {
+    ) -> Result<Result<(Wcc, Wcc), RenameRefused>, IndexError> {
         let (from, to) = (edit.inode(Ino(wanted.from))?, edit.inode(Ino(wanted.to))?);
         let before = |dir: &Option<Inode>| dir.as_ref().map(|dir| self.unchanged(dir)).unwrap_or_default();
         let (mut from_wcc, mut to_wcc) = (before(&from), before(&to));
@@ -61,10 +58,10 @@ impl Fs {
             None => Err(nfsstat3::NFS3ERR_STALE.into()),
         };
         match renamed {
-            Ok(replaced) => {
+            Ok(()) => {
                 from_wcc.after = edit.inode(Ino(wanted.from))?.map(|dir| self.attributes(&dir));
                 to_wcc.after = edit.inode(Ino(wanted.to))?.map(|dir| self.attributes(&dir));
-                Ok(Ok((replaced, (from_wcc, to_wcc))))
+                Ok(Ok((from_wcc, to_wcc)))
             }
             Err(Stop::Refused(status)) => Ok(Err(RenameRefused { status, from: from_wcc, to: to_wcc })),
             Err(Stop::Failed(failure)) => Err(failure),
@@ -94,14 +91,13 @@ impl Fs {
     }
 }
 
-/// The inode that was replaced, if one was.
-fn rename(edit: &mut Edit<'_, '_>, from: &Inode, to: &Inode, wanted: &Move) -> Result<Option<Inode>, Stop> {
+fn rename(edit: &mut Edit<'_, '_>, from: &Inode, to: &Inode, wanted: &Move) -> Result<(), Stop> {
     let Move { from_name, to_name, caller, .. } = wanted;
     let found = look_up(edit, from, from_name, caller)?;
     let replaced = look_up(edit, to, to_name, caller)?;
     let found = found.ok_or(nfsstat3::NFS3ERR_NOENT)?;
     if replaced.as_ref().is_some_and(|replaced| replaced.inode.ino == found.inode.ino) {
-        return Ok(None);
+        return Ok(());
     }
     permission::may_take(from, &found.inode, caller)?;
     may_enter(edit, from, &found, to, caller)?;
@@ -110,8 +106,7 @@ fn rename(edit: &mut Edit<'_, '_>, from: &Inode, to: &Inode, wanted: &Move) -> R
         may_replace(edit, &found.inode, replaced)?;
     }
     let component = component(edit, to.ino, to_name, found.inode.kind)?;
-    edit.rename(from.ino, &found, to.ino, component, replaced.as_ref())?;
-    Ok(replaced.map(|replaced| replaced.inode))
+    Ok(edit.rename(from.ino, &found, to.ino, component, replaced.as_ref())?)
 }
 
 fn may_enter(

@@ -11,7 +11,6 @@ use super::change::{Stop, time_of};
 use super::ext::{Answer, Caller, Refused, Wcc};
 use super::statfs::MAX_FILE_BYTES;
 use super::{ATTEMPTS, Fs, error, now, permission};
-use crate::content::Staged;
 use crate::index::{Edit, Inode, Kind, NewAttributes, Node, StagedProgress, StagedRow};
 use crate::rpc::Credentials;
 use crate::types::{ObjectId, Time};

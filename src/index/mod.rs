@@ -22,6 +22,7 @@ mod journal;
 mod metadata;
 mod model;
 mod open;
+mod place;
 mod reconcile;
 mod row;
 mod settle;
