@@ -234,6 +234,8 @@ mod tests {
             attributes_known: true,
             local: None,
             listed: false,
+            staged: None,
+            origin: None,
         };
         Node { inode, freshness: Arc::new(Freshness::default()) }
     }

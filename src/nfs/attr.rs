@@ -1,7 +1,5 @@
 //! GETATTR, SETATTR, ACCESS: RFC 1813 sections 3.3.1, 3.3.2 and 3.3.4.
 
-use nfsserve::nfs::nfsstat3;
-
 use super::context::Context;
 use super::{decode, encode};
 use crate::fs::ext::NfsExt;
@@ -27,9 +25,10 @@ pub(super) fn getattr<F: NfsExt>(cx: Context<'_, F>, mut args: Reader<'_>) -> Re
 /// SETATTR.
 pub(super) fn setattr<F: NfsExt>(cx: Context<'_, F>, mut args: Reader<'_>) -> Result<Handled, Malformed> {
     let object = decode::handle(&mut args)?;
-    let _attributes = decode::sattr(&mut args)?;
-    let _guard = decode::guard(&mut args)?;
-    Ok(cx.refuse_change(object, nfsstat3::NFS3ERR_ROFS))
+    let attributes = decode::sattr(&mut args)?;
+    let guard = decode::guard(&mut args)?;
+    let answer = cx.ask(object, |fs, caller, id| fs.setattr_by(caller, id, attributes, guard));
+    Ok(cx.finish_change(answer, |_, wcc, out| encode::wcc(out, &wcc)))
 }
 
 /// ACCESS.

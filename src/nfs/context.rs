@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use nfsserve::nfs::{fattr3, fileid3, nfsstat3};
 
+use super::decode::{self, DirOp};
 use super::encode;
-use crate::fs::ext::{Answer, Caller, Failure, NfsExt};
+use crate::fs::ext::{Answer, Caller, Failure, NfsExt, Refused, Wcc};
 use crate::rpc::{Handled, LateReply, Outcome, Tail};
 
 /// One call under way.
@@ -86,19 +87,42 @@ impl<F: NfsExt> Context<'_, F> {
         })
     }
 
-    /// Refuses likewise, where the error body is one `wcc_data`.
-    pub(super) fn refuse_change(self, handle: &[u8], status: nfsstat3) -> Handled {
-        let answer = self.attributes(handle);
-        self.finish(answer, move |_, attr, out| {
-            encode::status(out, attr.err().unwrap_or(status));
-            encode::wcc(out, attr.as_ref().ok());
+    /// Answers a change whose error body is one `wcc_data`: NFS3_OK and `encode`, or the refusal.
+    pub(super) fn finish_change<T: Send + 'static>(
+        self,
+        answer: Answer<Result<T, Refused>>,
+        encode: impl FnOnce(&F, T, &mut Vec<u8>) + Send + 'static,
+    ) -> Handled {
+        self.finish(answer, |fs, result, out| {
+            match result {
+                Ok(value) => {
+                    encode::ok(out);
+                    encode(fs, value, out);
+                }
+                Err(refused) => encode::refused(out, &refused),
+            }
             Tail::None
         })
     }
-}
 
-/// Why nothing can be changed under `name`: first what is wrong with the name, then that the export is
-/// read-only (until the write side is there).
-pub(super) fn refusal(name: &[u8]) -> nfsstat3 {
-    super::decode::check_name(name).err().unwrap_or(nfsstat3::NFS3ERR_ROFS)
+    /// Asks for a change of an entry of a directory, whose name is checked first: after the handle, before
+    /// everything else.
+    pub(super) fn ask_entry<T: Send + 'static>(
+        &self,
+        place: DirOp<'_>,
+        question: impl FnOnce(&F, &Caller, fileid3) -> Answer<Result<T, Refused>>,
+    ) -> Answer<Result<T, Refused>> {
+        match decode::check_name(place.name) {
+            Ok(()) => self.ask(place.dir, question),
+            Err(status) => self.refusal(place.dir, status),
+        }
+    }
+
+    /// `status` with the attributes of what `handle` names, which nothing has changed. A bad handle goes before.
+    pub(super) fn refusal<T: Send + 'static>(&self, handle: &[u8], status: nfsstat3) -> Answer<Result<T, Refused>> {
+        self.attributes(handle).map(move |attr| {
+            let refused = |attr| Refused { status, wcc: Wcc { before: None, after: Some(attr) } };
+            Err(attr.map_or_else(Refused::from, refused))
+        })
+    }
 }

@@ -3,11 +3,9 @@
 //!
 //! Arguments that end early are GARBAGE_ARGS; bytes after their end are ignored, as other servers do.
 
-use nfsserve::nfs::{
-    nfsstat3, nfstime3, sattr3, set_atime, set_gid3, set_mode3, set_mtime, set_size3, set_uid3, specdata3,
-};
+use nfsserve::nfs::{nfsstat3, nfstime3, sattr3, set_atime, set_gid3, set_mode3, set_mtime, set_size3, set_uid3};
 
-use crate::fs::ext::MAX_HANDLE_BYTES;
+use crate::fs::ext::{CreateMode, MAX_HANDLE_BYTES, SpecialKind, Stability};
 use crate::rpc::xdr::{Malformed, Reader};
 use crate::types::name::MAX_NAME_BYTES;
 
@@ -18,26 +16,6 @@ pub(super) struct DirOp<'a> {
     pub(super) dir: &'a [u8],
     /// The name.
     pub(super) name: &'a [u8],
-}
-
-/// `createhow3`.
-pub(super) enum CreateHow {
-    /// Whatever is there.
-    Unchecked(sattr3),
-    /// Only if nothing is there.
-    Guarded(sattr3),
-    /// Only if nothing is there, or what this same call made.
-    Exclusive([u8; 8]),
-}
-
-/// `mknoddata3`.
-pub(super) enum NodeKind {
-    /// A character or block device.
-    Device(sattr3, specdata3),
-    /// A socket or a named pipe.
-    Special(sattr3),
-    /// A type that MKNOD does not make (BADTYPE).
-    Other,
 }
 
 /// `nfs_fh3`, of at most 64 bytes.
@@ -101,24 +79,42 @@ pub(super) fn sattr(args: &mut Reader<'_>) -> Result<sattr3, Malformed> {
 }
 
 /// `createhow3`.
-pub(super) fn create_how(args: &mut Reader<'_>) -> Result<CreateHow, Malformed> {
+pub(super) fn create_how(args: &mut Reader<'_>) -> Result<CreateMode, Malformed> {
     match args.u32()? {
-        0 => Ok(CreateHow::Unchecked(sattr(args)?)),
-        1 => Ok(CreateHow::Guarded(sattr(args)?)),
-        2 => Ok(CreateHow::Exclusive(args.fixed()?)),
+        0 => Ok(CreateMode::Unchecked(sattr(args)?)),
+        1 => Ok(CreateMode::Guarded(sattr(args)?)),
+        2 => Ok(CreateMode::Exclusive(args.fixed()?)),
         _ => Err(Malformed),
     }
 }
 
-/// `mknoddata3`, its discriminant an `ftype3`.
-pub(super) fn node_kind(args: &mut Reader<'_>) -> Result<NodeKind, Malformed> {
+/// `mknoddata3`, its discriminant an `ftype3`; `None` for a type that MKNOD does not make (BADTYPE).
+pub(super) fn special(args: &mut Reader<'_>) -> Result<Option<(SpecialKind, sattr3)>, Malformed> {
     match args.u32()? {
-        3 | 4 => {
-            let attributes = sattr(args)?;
-            Ok(NodeKind::Device(attributes, specdata3 { specdata1: args.u32()?, specdata2: args.u32()? }))
-        }
-        6 | 7 => Ok(NodeKind::Special(sattr(args)?)),
-        1 | 2 | 5 => Ok(NodeKind::Other),
+        3 => device(args, SpecialKind::BlockDevice).map(Some),
+        4 => device(args, SpecialKind::CharDevice).map(Some),
+        6 => Ok(Some((SpecialKind::Socket, sattr(args)?))),
+        7 => Ok(Some((SpecialKind::Fifo, sattr(args)?))),
+        1 | 2 | 5 => Ok(None),
+        _ => Err(Malformed),
+    }
+}
+
+/// `devicedata3`.
+fn device(
+    args: &mut Reader<'_>,
+    kind: impl FnOnce(u32, u32) -> SpecialKind,
+) -> Result<(SpecialKind, sattr3), Malformed> {
+    let attributes = sattr(args)?;
+    Ok((kind(args.u32()?, args.u32()?), attributes))
+}
+
+/// `stable_how`.
+pub(super) fn stability(args: &mut Reader<'_>) -> Result<Stability, Malformed> {
+    match args.u32()? {
+        0 => Ok(Stability::Unstable),
+        1 => Ok(Stability::DataSync),
+        2 => Ok(Stability::FileSync),
         _ => Err(Malformed),
     }
 }

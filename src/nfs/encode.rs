@@ -4,7 +4,7 @@
 
 use nfsserve::nfs::{fattr3, nfsstat3};
 
-use crate::fs::ext::{Failure, Handle};
+use crate::fs::ext::{Failure, Handle, Refused, Wcc};
 use crate::rpc::xdr::Write;
 
 /// Size of an encoded `fattr3`.
@@ -62,10 +62,23 @@ pub(super) fn post_op_attr(out: &mut Vec<u8>, attr: Option<&fattr3>) {
     }
 }
 
-/// `wcc_data` of an operation that changed nothing: no attributes from before, these from after.
-pub(super) fn wcc(out: &mut Vec<u8>, after: Option<&fattr3>) {
-    out.put_bool(false);
-    post_op_attr(out, after);
+/// `wcc_data`.
+pub(super) fn wcc(out: &mut Vec<u8>, wcc: &Wcc) {
+    out.put_bool(wcc.before.is_some());
+    if let Some(before) = &wcc.before {
+        out.put_u64(before.size);
+        for time in [before.mtime, before.ctime] {
+            out.put_u32(time.seconds);
+            out.put_u32(time.nseconds);
+        }
+    }
+    post_op_attr(out, wcc.after.as_ref());
+}
+
+/// A status and the `wcc_data` that is the body of most errors of changes.
+pub(super) fn refused(out: &mut Vec<u8>, refused: &Refused) {
+    status(out, refused.status);
+    wcc(out, &refused.wcc);
 }
 
 /// `nfs_fh3`.

@@ -5,9 +5,6 @@
 //! Authentication: AUTH_NONE is taken everywhere and is nobody (uid and gid 65534): it gets what "other"
 //! may have. Linux sends it in NULL and MNT, RFC 2623 advises it for FSINFO and GETATTR of the root at
 //! mount, and tools without privileges use it throughout; asked for AUTH_SYS, they would only claim a uid.
-//!
-//! Reading works; mutating procedures are decoded in full and answered ROFS, with the error body that the
-//! RFC gives each, until the write side replaces those answers family by family.
 
 mod attr;
 mod context;

@@ -29,8 +29,8 @@ const INLINE_TAIL: usize = 32 << 10;
 /// The replies of one connection, ready and not.
 pub(super) struct Replies {
     pub(super) output: Output,
-    later: FuturesUnordered<BoxFuture<'static, Landed>>,
-    /// Bytes that reads on the blocking pool will bring.
+    later: FuturesUnordered<BoxFuture<'static, (Landed, usize)>>,
+    /// Bytes that calls which wait hold: of their arguments (a WRITE's data), or those that a read will bring.
     reserved: usize,
 }
 
@@ -53,7 +53,6 @@ enum Landed {
     Read {
         xid: u32,
         body: Vec<u8>,
-        len: usize,
         data: io::Result<Bytes>,
     },
     Panicked,
@@ -99,7 +98,7 @@ impl Replies {
             }
             Handled::Later(reply) => {
                 self.output.bytes.truncate(start);
-                self.later.push(reply.map(move |late| Landed::Reply { xid, late }).boxed());
+                self.wait(call.args.len(), reply.map(move |late| Landed::Reply { xid, late }));
             }
         }
     }
@@ -110,7 +109,7 @@ impl Replies {
         match once.cache.begin(call.peer.ip(), once.connection, message) {
             Seen::New(slot) => self.run_first(program, message.xid, call, slot, once.tasks),
             Seen::Answered(reply) => self.output.bytes.extend_from_slice(&reply),
-            Seen::UnderWay(reply) => self.later.push(reply.map(|r| Landed::Whole(r.ok())).boxed()),
+            Seen::UnderWay(reply) => self.wait(0, reply.map(|r| Landed::Whole(r.ok()))),
             Seen::Twice => {}
         }
     }
@@ -127,7 +126,7 @@ impl Replies {
                 self.output.bytes.truncate(start);
                 let ended = tasks.spawn(end_once(xid, reply, slot));
                 let landed = |ended: Result<Bytes, _>| ended.map_or(Landed::Panicked, |r| Landed::Whole(Some(r)));
-                self.later.push(ended.map(landed).boxed());
+                self.wait(call.args.len(), ended.map(landed));
             }
         }
     }
@@ -183,33 +182,36 @@ impl Replies {
         let body = self.output.bytes.split_off(start + REPLY_HEADER);
         self.output.bytes.truncate(start);
         let len = range.len as usize;
-        self.reserved += len;
         let read = spawn_blocking(move || read_blocking(&range));
         let landed = move |ended: Result<_, _>| match ended {
-            Ok(data) => Landed::Read { xid, body, len, data },
+            Ok(data) => Landed::Read { xid, body, data },
             Err(_) => Landed::Panicked,
         };
-        self.later.push(read.map(landed).boxed());
+        self.wait(len, read.map(landed));
         false
+    }
+
+    /// Leaves a reply to `landing`, which holds about `held` bytes until it is there.
+    fn wait(&mut self, held: usize, landing: impl Future<Output = Landed> + Send + 'static) {
+        self.reserved += held;
+        self.later.push(landing.map(move |landed| (landed, held)).boxed());
     }
 
     /// Polls the calls that wait, and queues the replies of those that ended.
     pub(super) fn poll_later(&mut self, cx: &mut Context<'_>, peer: SocketAddr) -> Result<bool, Closed> {
         let mut any = false;
-        while let Poll::Ready(Some(landed)) = self.later.poll_next_unpin(cx) {
+        while let Poll::Ready(Some((landed, held))) = self.later.poll_next_unpin(cx) {
             any = true;
+            self.reserved -= held;
             match landed {
                 Landed::Reply { xid, late } => self.encode(xid, late.outcome, &late.body, late.tail),
                 Landed::Whole(reply) => self.output.bytes.extend_from_slice(&reply.unwrap_or_default()),
-                Landed::Read { xid, body, len, data } => {
-                    self.reserved -= len;
-                    match data {
-                        Ok(data) => self.encode(xid, Outcome::Success, &body, Tail::Bytes(data)),
-                        Err(error) => {
-                            warn!(%error, %peer, "cannot read the file of a reply");
-                            self.refuse(xid, &Refusal::SystemError);
-                        }
-                    }
+                Landed::Read { xid, body, data: Ok(data) } => {
+                    self.encode(xid, Outcome::Success, &body, Tail::Bytes(data));
+                }
+                Landed::Read { xid, data: Err(error), .. } => {
+                    warn!(%error, %peer, "cannot read the file of a reply");
+                    self.refuse(xid, &Refusal::SystemError);
                 }
                 Landed::Panicked => return Err(Closed::Panicked),
             }

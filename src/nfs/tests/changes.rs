@@ -1,4 +1,4 @@
-//! Mutating procedures: decoded in full, refused with ROFS and the body that each has.
+//! Mutating procedures: what the file system is asked for, and the bodies of success and of refusal.
 
 use nfs3_types::nfs3::*;
 use nfs3_types::xdr_codec::Opaque;
@@ -73,6 +73,123 @@ pub(super) fn file_changes(file: &nfs_fh3) -> Vec<(u32, Vec<u8>)> {
 /// A status and one `wcc_data`, which is what the error bodies of most of them are.
 fn refused(status: nfsstat3, dir_wcc: wcc_data) -> Vec<u8> {
     pack(&REMOVE3res::Err((status, REMOVE3resfail { dir_wcc })))
+}
+
+/// Asks for a change as uid 0: the reply, and what the file system was asked for.
+fn change(procedure: u32, args: &[u8]) -> (Vec<u8>, String) {
+    let [now, later] = [false, true].map(|late| {
+        let fs = Arc::new(Double::new(late));
+        let (outcome, reply) = call_as(0, &Nfs3::new(Arc::clone(&fs)), procedure, args);
+        assert_eq!(outcome, Outcome::Success);
+        let asked = fs.asked.lock().unwrap().join(", ");
+        (reply, asked)
+    });
+    assert_eq!(now, later);
+    now
+}
+
+/// How the attributes of `full_sattr` are written in `asked`.
+const SATTR: &str = "sattr3 { mode: mode(420), uid: uid(1), gid: gid(2), size: size(3), \
+    atime: SET_TO_CLIENT_TIME(nfstime3 { seconds: 4, nseconds: 5 }), mtime: SET_TO_SERVER_TIME }";
+
+#[test]
+fn what_is_asked_for_reaches_the_file_system_whole() {
+    let name = format!("3 {:?}", b"new");
+    let asked: Vec<_> = dir_changes(fh(SUB), b"new").iter().map(|(p, args)| change(*p, args).1).collect();
+    let expected = [
+        format!("create {name} Unchecked({SATTR})"),
+        format!("create {name} Guarded({SATTR})"),
+        format!("create {name} Exclusive([7, 7, 7, 7, 7, 7, 7, 7])"),
+        format!("mkdir {name} {SATTR}"),
+        format!("symlink {name} {TARGET:?} {SATTR}"),
+        format!("mknod {name} CharDevice(1, 2) {SATTR}"),
+        format!("mknod {name} BlockDevice(1, 2) {SATTR}"),
+        format!("mknod {name} Socket {SATTR}"),
+        format!("mknod {name} Fifo {SATTR}"),
+        format!("remove {name}"),
+        format!("rmdir {name}"),
+    ];
+    assert_eq!(asked, expected);
+    let asked: Vec<_> = file_changes(&fh(HELLO)).iter().map(|(p, args)| change(*p, args).1).collect();
+    let expected = [
+        format!("setattr 2 {SATTR} None"),
+        format!("setattr 2 {SATTR} Some(nfstime3 {{ seconds: 1, nseconds: 2 }})"),
+        "write 2 1 [] Unstable".into(),
+        format!("write 2 1 {:?} DataSync", b"12345"),
+        format!("write 2 1 {:?} FileSync", b"1234"),
+        "commit 2 0 0".into(),
+    ];
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn what_was_made_is_told_with_its_handle_and_both_attributes() {
+    let made = pack(&CREATE3res::Ok(CREATE3resok {
+        obj: post_op_fh3::Some(fh(FILE)),
+        obj_attributes: post_op_attr::Some(wire_attr(FILE)),
+        dir_wcc: wire_wcc(SUB),
+    }));
+    for (procedure, args) in dir_changes(fh(SUB), b"new").into_iter().filter(|(p, _)| *p < 12) {
+        assert_eq!(change(procedure, &args).0, made, "{procedure}");
+    }
+}
+
+#[test]
+fn what_was_removed_or_set_is_told_with_attributes_around_it() {
+    for (procedure, args) in dir_changes(fh(SUB), b"new").into_iter().filter(|(p, _)| *p >= 12) {
+        let removed = pack(&REMOVE3res::Ok(REMOVE3resok { dir_wcc: wire_wcc(SUB) }));
+        assert_eq!(change(procedure, &args).0, removed, "{procedure}");
+    }
+    for (procedure, args) in file_changes(&fh(HELLO)).into_iter().filter(|(p, _)| *p == 2) {
+        let set = pack(&SETATTR3res::Ok(SETATTR3resok { obj_wcc: wire_wcc(HELLO) }));
+        assert_eq!(change(procedure, &args).0, set);
+    }
+}
+
+#[test]
+fn write_and_commit_tell_the_verifier() {
+    let replies: Vec<_> =
+        file_changes(&fh(HELLO)).iter().filter(|(p, _)| *p > 2).map(|(p, a)| change(*p, a).0).collect();
+    let written = |count, committed| {
+        let verf = writeverf3(VERIFIER);
+        pack(&WRITE3res::Ok(WRITE3resok { file_wcc: wire_wcc(HELLO), count, committed, verf }))
+    };
+    let committed = COMMIT3resok { file_wcc: wire_wcc(HELLO), verf: writeverf3(VERIFIER) };
+    let expected = [
+        written(0, stable_how::UNSTABLE),
+        written(5, stable_how::DATA_SYNC),
+        written(4, stable_how::FILE_SYNC),
+        pack(&COMMIT3res::Ok(committed)),
+    ];
+    assert_eq!(replies, expected);
+}
+
+#[test]
+fn write_whose_count_is_not_its_length_is_malformed() {
+    let args = WRITE3args {
+        file: fh(HELLO),
+        offset: 0,
+        count: 4,
+        stable: stable_how::UNSTABLE,
+        data: Opaque::borrowed(b"12345"),
+    };
+    let (outcome, _) = call_as(0, &nfs(false), 7, &pack(&args));
+    assert_eq!(outcome, Outcome::GarbageArgs);
+}
+
+#[test]
+fn rename_and_link_tell_both() {
+    let args = RENAME3args { from: dir_op(ROOT, b"a"), to: dir_op(SUB, b"b") };
+    let (reply, asked) = change(14, &pack(&args));
+    let renamed = RENAME3resok { fromdir_wcc: wire_wcc(ROOT), todir_wcc: wire_wcc(SUB) };
+    assert_eq!(reply, pack(&RENAME3res::Ok(renamed)));
+    assert_eq!(asked, "RenameArgs { from: 1, from_name: [97], to: 3, to_name: [98] }");
+
+    let args = LINK3args { file: fh(HELLO), link: dir_op(SUB, b"new") };
+    let (reply, asked) = change(15, &pack(&args));
+    let linked = LINK3resok { file_attributes: post_op_attr::Some(wire_attr(HELLO)), linkdir_wcc: wire_wcc(SUB) };
+    assert_eq!(reply, pack(&LINK3res::Ok(linked)));
+    assert_eq!(asked, format!("link 2 3 {:?}", b"new"));
 }
 
 #[test]

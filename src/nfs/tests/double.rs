@@ -4,10 +4,12 @@
 //! / (1)   hello (2)   sub/ (3) deep/ (5) file (6)   link (4) -> sub/deep   locked/ (7)   disk (8)   slow (9)
 //! ```
 //! `locked` refuses everybody but uid 0; `slow` answers JUKEBOX; inode 99 has a handle and is gone.
+//! Changes are ROFS for everybody but uid 0; for uid 0 nothing changes, but the answer is that of a success, and the
+//! name of what was asked for, as Rust writes it, is in `asked`.
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use nfs3_types::nfs3 as wire;
@@ -15,7 +17,8 @@ use nfsserve::nfs::*;
 use nfsserve::vfs::{NFSFileSystem, ReadDirResult, VFSCapabilities};
 
 use crate::fs::ext::{
-    Accessed, Answer, Caller, Entry, Failure, FsInfo, FsStat, ListArgs, Listing, Looked, NfsExt, PathConf, ReadOk,
+    Accessed, Answer, Caller, CreateMode, Entry, Failure, FsInfo, FsStat, ListArgs, Listing, Looked, Made, NfsExt,
+    PathConf, ReadOk, Refused, RenameArgs, RenameRefused, SpecialKind, Stability, Wcc, Written,
 };
 use crate::rpc::{FileRange, Tail};
 
@@ -32,6 +35,8 @@ pub(super) const GONE: u64 = 99;
 
 pub(super) const HELLO_BYTES: &[u8] = b"hello, world!";
 pub(super) const TARGET: &[u8] = b"sub/deep";
+/// The write verifier.
+pub(super) const VERIFIER: [u8; 8] = *b"verifier";
 /// FSINFO's rtmax: short, so that tests see READ being cut.
 pub(super) const READ_MAX: u32 = 8;
 
@@ -56,6 +61,8 @@ pub(super) struct Double {
     pub(super) batch: usize,
     /// Whether entries have attributes.
     pub(super) attrs: bool,
+    /// The changes asked for.
+    pub(super) asked: Mutex<Vec<String>>,
 }
 
 impl Double {
@@ -79,7 +86,7 @@ impl Double {
             (DISK, Kind::File),
             (SLOW, Kind::File),
         ]);
-        Double { nodes, disk: Arc::new(disk), late, batch: 100, attrs: true }
+        Double { nodes, disk: Arc::new(disk), late, batch: 100, attrs: true, asked: Mutex::default() }
     }
 
     /// One with these names in its root, and nothing else.
@@ -91,6 +98,32 @@ impl Double {
 
     fn answer<T: Send + 'static>(&self, value: T) -> Answer<T> {
         if self.late { Answer::Later(Box::pin(async move { value })) } else { Answer::Now(value) }
+    }
+
+    /// Notes `what`, and answers a change of `id`.
+    fn change<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        id: u64,
+        what: String,
+        done: impl FnOnce() -> T,
+    ) -> Answer<Result<T, Refused>> {
+        self.asked.lock().unwrap().push(what);
+        let refused = |status| Refused { status, wcc: Wcc { before: None, after: Some(attr(id)) } };
+        self.answer(match self.node(id) {
+            Err(status) => Err(status.into()),
+            Ok(_) if caller.credentials.uid != 0 => Err(refused(nfsstat3::NFS3ERR_ROFS)),
+            Ok(_) => Ok(done()),
+        })
+    }
+
+    /// Attributes after a change that was refused.
+    fn after(&self, id: u64) -> Wcc {
+        Wcc { before: None, after: self.node(id).ok().map(|_| attr(id)) }
+    }
+
+    fn make(&self, caller: &Caller, dir: u64, what: String) -> Answer<Result<Made, Refused>> {
+        self.change(caller, dir, what, || Made { id: FILE, attr: attr(FILE), dir: wcc(dir) })
     }
 
     fn node(&self, id: u64) -> Result<&Kind, nfsstat3> {
@@ -179,7 +212,20 @@ pub(super) fn attr(id: u64) -> fattr3 {
     }
 }
 
+/// Attributes around a change that changed nothing.
+fn wcc(id: u64) -> Wcc {
+    let fattr3 { size, mtime, ctime, .. } = attr(id);
+    Wcc { before: Some(wcc_attr { size, mtime, ctime }), after: Some(attr(id)) }
+}
+
 /// The same in the other crate's words.
+pub(super) fn wire_wcc(id: u64) -> wire::wcc_data {
+    let wire::fattr3 { size, mtime, ctime, .. } = wire_attr(id);
+    let before = wire::pre_op_attr::Some(wire::wcc_attr { size, mtime, ctime });
+    wire::wcc_data { before, after: wire::post_op_attr::Some(wire_attr(id)) }
+}
+
+/// Attributes in the other crate's words.
 pub(super) fn wire_attr(id: u64) -> wire::fattr3 {
     let a = attr(id);
     let time = |t: nfstime3| wire::nfstime3 { seconds: t.seconds, nseconds: t.nseconds };
@@ -287,6 +333,105 @@ impl NfsExt for Double {
     fn pathconf_by(&self, _: &Caller, id: fileid3) -> Answer<Result<PathConf, Failure>> {
         let conf = self.node(id).map(|_| PathConf { attr: Some(attr(id)), link_max: 1, name_max: 255 });
         self.answer(conf.map_err(Failure::from))
+    }
+
+    fn write_verifier(&self) -> [u8; 8] {
+        VERIFIER
+    }
+
+    fn setattr_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        set: sattr3,
+        guard: Option<nfstime3>,
+    ) -> Answer<Result<Wcc, Refused>> {
+        self.change(caller, id, format!("setattr {id} {set:?} {guard:?}"), || wcc(id))
+    }
+
+    fn write_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        offset: u64,
+        data: &[u8],
+        stable: Stability,
+    ) -> Answer<Result<Written, Refused>> {
+        let written = || Written { count: data.len() as u32, committed: stable, wcc: wcc(id) };
+        self.change(caller, id, format!("write {id} {offset} {data:?} {stable:?}"), written)
+    }
+
+    fn commit_by(&self, caller: &Caller, id: fileid3, offset: u64, count: u32) -> Answer<Result<Wcc, Refused>> {
+        self.change(caller, id, format!("commit {id} {offset} {count}"), || wcc(id))
+    }
+
+    fn create_by(&self, caller: &Caller, dir: fileid3, name: &[u8], how: CreateMode) -> Answer<Result<Made, Refused>> {
+        self.make(caller, dir, format!("create {dir} {name:?} {how:?}"))
+    }
+
+    fn mkdir_by(&self, caller: &Caller, dir: fileid3, name: &[u8], set: sattr3) -> Answer<Result<Made, Refused>> {
+        self.make(caller, dir, format!("mkdir {dir} {name:?} {set:?}"))
+    }
+
+    fn symlink_by(
+        &self,
+        caller: &Caller,
+        dir: fileid3,
+        name: &[u8],
+        target: &[u8],
+        set: sattr3,
+    ) -> Answer<Result<Made, Refused>> {
+        self.make(caller, dir, format!("symlink {dir} {name:?} {target:?} {set:?}"))
+    }
+
+    fn mknod_by(
+        &self,
+        caller: &Caller,
+        dir: fileid3,
+        name: &[u8],
+        kind: SpecialKind,
+        set: sattr3,
+    ) -> Answer<Result<Made, Refused>> {
+        self.make(caller, dir, format!("mknod {dir} {name:?} {kind:?} {set:?}"))
+    }
+
+    fn remove_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        self.change(caller, dir, format!("remove {dir} {name:?}"), || wcc(dir))
+    }
+
+    fn rmdir_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        self.change(caller, dir, format!("rmdir {dir} {name:?}"), || wcc(dir))
+    }
+
+    fn rename_by(&self, caller: &Caller, args: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>> {
+        let RenameArgs { from, to, .. } = args;
+        let [before, after] = [from, to].map(|id| self.after(id));
+        let done = || (wcc(from), wcc(to));
+        let stale = self.node(to).err();
+        self.change(caller, from, format!("{args:?}"), done).map(move |result| match (result, stale) {
+            (Ok(done), None) => Ok(done),
+            (result, stale) => {
+                let status = stale.or(result.err().map(|refused| refused.status));
+                Err(RenameRefused { status: status.expect("one of them failed"), from: before, to: after })
+            }
+        })
+    }
+
+    fn link_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        dir: fileid3,
+        name: &[u8],
+    ) -> Answer<Result<(Option<fattr3>, Wcc), (Option<fattr3>, Refused)>> {
+        let done = || (Some(attr(id)), wcc(dir));
+        let (file, stale) = (self.node(id).ok().map(|_| attr(id)), self.node(id).err());
+        let after = self.after(dir);
+        self.change(caller, dir, format!("link {id} {dir} {name:?}"), done).map(move |result| match (result, stale) {
+            (Ok(done), None) => Ok(done),
+            (_, Some(status)) => Err((file, Refused { status, wcc: after })),
+            (Err(refused), None) => Err((file, refused)),
+        })
     }
 }
 

@@ -64,6 +64,20 @@ async fn a_client_that_does_not_read_is_not_read_while_others_are() {
 }
 
 #[tokio::test]
+async fn calls_that_wait_with_much_in_them_hold_up_the_next() {
+    let server = Server::with(Limits { queued_bytes: 10_000, ..Limits::default() });
+    let mut client = server.connect().await;
+    let large = |xid, gate| call(xid, WAIT, &[words(&[gate]), vec![0; 6_000]].concat());
+    client.send(&[large(1, 0), large(2, 1), call(3, NULL, &[])].concat()).await;
+    server.program.waiting(2).await;
+    server.program.open(0);
+    let [first, second] = [client.receive().await.unwrap(), client.receive().await.unwrap()];
+    assert_eq!((&first[..4], &second[..4]), (&words(&[1])[..], &words(&[3])[..]), "3 is read when 1 is answered");
+    server.program.open(1);
+    assert!(client.receive().await.is_some());
+}
+
+#[tokio::test]
 async fn a_record_that_never_completes_closes() {
     let server = Server::with(Limits { partial_timeout: Duration::from_millis(20), ..Limits::default() });
     for part in [&[0x80][..], &words(&[100 | 1 << 31, 1, 2]), &words(&[4, 1]), &words(&[0])] {
