@@ -3,7 +3,7 @@
 
 use super::journal;
 use super::model::{Away, Backlog, IndexError, Local, Node, Pending, StagedRow, Work};
-use super::{Defaults, Index};
+use super::{Defaults, Index, MAX_DEPTH};
 use crate::store::ObjectMeta;
 use crate::types::{ETag, Ino, Key, Name, ObjectId, Tick, Time};
 use std::sync::Arc;
@@ -137,12 +137,28 @@ impl Index {
 
     /// The key under which S3 has the version of `ino`: to be used in every request for its bytes. `None`: S3 has none.
     pub fn remote_key(&self, ino: Ino) -> Result<Option<Key>, IndexError> {
-        todo!("{ino}")
+        let has_version = self.node(ino)?.is_some_and(|node| node.remote.is_some());
+        if has_version { self.place_in_s3(ino) } else { Ok(None) }
     }
 
     /// The prefix below which S3 has the entries of `dir`: to be used to list it, and to ask for a name that is not here.
     pub fn remote_prefix(&self, dir: Ino) -> Result<Option<Key>, IndexError> {
-        todo!("{dir}")
+        self.place_in_s3(dir)
+    }
+
+    /// Where S3 has, or would have, `ino`: its origin, or what follows from its directory's.
+    fn place_in_s3(&self, ino: Ino) -> Result<Option<Key>, IndexError> {
+        let (mut path, mut at, mut origin) = (Vec::new(), ino, None);
+        while at != Ino::ROOT && origin.is_none() && path.len() <= MAX_DEPTH {
+            let Some(node) = self.node(at)? else { return Ok(None) };
+            (at, origin) = (node.parent, node.origin.clone());
+            if origin.is_none() {
+                path.push(node);
+            }
+        }
+        let mut key = origin.map_or_else(String::new, |origin| origin.as_str().to_owned());
+        key.extend(path.iter().rev().map(|node| node.component.suffix()));
+        Ok(Key::new(&key))
     }
 
     /// Everything about bringing `ino` to S3; `None` when nothing is pending, or it is gone.
