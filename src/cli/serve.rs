@@ -38,7 +38,7 @@ pub struct ServeArgs {
           help_heading = "Cache")]
     pub lazy: bool,
 
-    /// Address for NFS, MOUNT and portmap; port 0 picks a free one. Who can reach it can read the bucket: NFS
+    /// Address for NFS, MOUNT and portmap; port 0 picks a free one. Who can reach it can read and change the bucket: NFS
     /// believes what clients say of their users
     #[arg(long, env = "FASTS3_LISTEN", value_name = "IP:PORT", value_parser = values::address,
           default_value_t = config::LISTEN, help_heading = "Serving")]
@@ -193,7 +193,8 @@ pub enum SquashArg {
 /// Serves until a signal says stop.
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     if !config.listen.ip().is_loopback() {
-        warn!(listen = %config.listen, "everybody who can reach this address can read the bucket");
+        let do_what = if config.read_only { "read" } else { "read and change" };
+        warn!(listen = %config.listen, "everybody who can reach this address can {do_what} the bucket");
     }
     let lazy = config.lazy;
     // before anything else, so that a signal during a slow start is not lost

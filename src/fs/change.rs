@@ -9,6 +9,7 @@ use super::attr::wcc_attr_of;
 use super::ext::{Refused, Wcc};
 use super::{Fs, error, permission};
 use crate::index::{Edit, Found, IndexError, Inode, Kind, NewInode, Node};
+use crate::revalidate::WaitError;
 use crate::rpc::Credentials;
 use crate::types::name::{ComponentKind, NameError};
 use crate::types::{Component, Ino, Name, Time};
@@ -99,7 +100,11 @@ impl Fs {
         if !all && has_entries().map_err(error::of_index)? {
             return Ok(());
         }
-        self.revalidator.list(dir.ino).ended().await.map_err(error::of_wait)
+        match self.revalidator.list(dir.ino).ended().await {
+            // then it is no entry either: the transaction will see
+            Err(WaitError::Gone) => Ok(()),
+            listed => listed.map_err(error::of_wait),
+        }
     }
 }
 

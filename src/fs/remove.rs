@@ -12,7 +12,7 @@ use crate::types::{Ino, Name};
 impl Fs {
     /// REMOVE. Not of directories: no client asks for it.
     pub(super) fn remove_of(&self, caller: &Caller, dir: u64, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
-        let name = now!(new_name(name, nfsstat3::NFS3ERR_ISDIR).map_err(|status| self.refused(status, dir)));
+        let name = now!(new_name(name, dots(name)).map_err(|status| self.refused(status, dir)));
         let (fs, caller) = (self.clone(), caller.credentials.clone());
         Answer::Later(Box::pin(async move {
             let ((), wcc) = fs.change(dir, move |_, edit, dir| remove(edit, dir, &name, &caller)).await?;
@@ -20,10 +20,9 @@ impl Fs {
         }))
     }
 
-    /// RMDIR. `.` and `..` get what the RFC gives them.
+    /// RMDIR.
     pub(super) fn rmdir_of(&self, caller: &Caller, dir: u64, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
-        let dots = if name == b"." { nfsstat3::NFS3ERR_INVAL } else { nfsstat3::NFS3ERR_EXIST };
-        let name = now!(new_name(name, dots).map_err(|status| self.refused(status, dir)));
+        let name = now!(new_name(name, dots(name)).map_err(|status| self.refused(status, dir)));
         let (fs, caller) = (self.clone(), caller.credentials.clone());
         Answer::Later(Box::pin(async move {
             fs.writable(dir)?;
@@ -40,6 +39,11 @@ impl Fs {
             None => Ok(()),
         }
     }
+}
+
+/// What the RFC has RMDIR say of `.` and of `..`.
+fn dots(name: &[u8]) -> nfsstat3 {
+    if name == b"." { nfsstat3::NFS3ERR_INVAL } else { nfsstat3::NFS3ERR_EXIST }
 }
 
 fn remove(edit: &mut Edit<'_, '_>, dir: &Inode, name: &Name, caller: &Credentials) -> Result<(), Stop> {

@@ -21,7 +21,8 @@ struct Move {
 }
 
 impl Fs {
-    /// RENAME. A whole directory is as quick as a file: what is below it stays where it is, here and in S3.
+    /// RENAME. A whole directory is as quick as a file: what is below it stays where it is, here and in S3. A target
+    /// that is not here is taken to be free, as in CREATE.
     pub(super) fn rename_of(&self, caller: &Caller, args: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>> {
         let RenameArgs { from, from_name, to, to_name } = args;
         let refused = |status| self.rename_refused(status, from, to);
