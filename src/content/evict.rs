@@ -105,6 +105,11 @@ impl Ledger {
         }
     }
 
+    /// Whether a staging file is in the table.
+    pub(super) fn knows_staged(&self, id: ObjectId) -> bool {
+        self.staging.contains_key(&id)
+    }
+
     /// Bytes of all objects and staging files.
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Acquire) + self.staged.load(Ordering::Acquire)

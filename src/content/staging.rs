@@ -124,23 +124,25 @@ impl Content {
     /// was closed in between: whoever closes one has removed its row before its entry.
     fn load_staged(&self, id: ObjectId) -> io::Result<Arc<Staged>> {
         self.close_idle();
-        match self.staged.entry(id) {
-            Entry::Occupied(found) => Ok(found.get().clone()),
+        let staged = match self.staged.entry(id) {
+            Entry::Occupied(found) => found.get().clone(),
             Entry::Vacant(vacant) => {
                 let row = self.index.staged(id).map_err(io::Error::other)?;
                 let row = row.ok_or(io::ErrorKind::StaleNetworkFileHandle)?;
                 let node = self.index.node(row.ino).map_err(io::Error::other)?;
                 let node = node.filter(|node| node.staged == Some(id)).ok_or(io::ErrorKind::StaleNetworkFileHandle)?;
                 let overlay = Overlay::new(node.size, row.base_len, row.ranges.into_iter().collect());
-                let staged = Staged::new(id, &node, overlay, &self.volume);
-                Ok(vacant.insert(staged).clone())
+                vacant.insert(Staged::new(id, &node, overlay, &self.volume)).clone()
             }
-        }
+        };
+        self.staged_of.insert(staged.ino(), id);
+        Ok(staged)
     }
 
-    /// The staging file of `ino`, if it is open: for whoever only wants the attributes that run ahead.
+    /// The staging file of `ino`, if it is open: for whoever only wants the attributes that run ahead, or has removed
+    /// the inode. It may be one of the past: compare its number with the inode's.
     pub fn staged_if_open(&self, ino: Ino) -> Option<Arc<Staged>> {
-        let id = self.index.node(ino).ok().flatten()?.staged?;
+        let id = *self.staged_of.get(&ino)?;
         self.staged.get(&id).map(|staged| staged.clone())
     }
 
@@ -149,6 +151,20 @@ impl Content {
     /// What the index says.
     pub async fn new_staging(&self) -> io::Result<ObjectId> {
         self.index.allocate().await.map(ObjectId).map_err(io::Error::other)
+    }
+
+    /// A staging file that has `bytes`, durably, before an inode has it (a link with its target). If none gets it:
+    /// `abandon` it.
+    /// # Errors
+    /// What the OS or the index says; `StorageFull` when the disk has no room.
+    pub async fn stage_bytes(&self, bytes: Bytes) -> io::Result<ObjectId> {
+        self.room_to_write(bytes.len() as u64).await?;
+        let id = self.new_staging().await?;
+        // in the table before it is on the disk: so the sweep of orphans knows it
+        self.ledger.stage(id, bytes.len() as u64);
+        let volume = self.volume.clone();
+        blocking(move || volume.store(id, &bytes)).await.inspect_err(|_| self.remove_staging(id))?;
+        Ok(id)
     }
 
     /// Bytes in staging files, and how many of those there are.
@@ -187,8 +203,7 @@ impl Content {
     /// Ends a staging file: nobody writes to it any more; its name is removed once the index has no row of it.
     pub fn close_staged(&self, staged: &Staged, turn: SoleTurn) {
         debug_assert_eq!(staged.id, turn.staged.id, "the turn is this file's");
-        staged.closed.store(true, Ordering::Release);
-        self.staged.remove(&staged.id);
+        self.forget_staged(staged.id);
         match self.index.staged(staged.id) {
             Ok(None) => self.remove_staging(staged.id),
             // somebody else's now, or still the same one's: it is opened again when it is wanted
@@ -199,12 +214,17 @@ impl Content {
 
     /// Removes a staging file that the index does not know.
     pub(super) fn remove_staging(&self, id: ObjectId) {
-        if let Some((_, staged)) = self.staged.remove(&id) {
-            staged.closed.store(true, Ordering::Release);
-        }
+        self.forget_staged(id);
         self.ledger.unstage(id);
         if let Err(error) = self.volume.dir.unlink(id) {
             warn!(staged = id.0, %error, "cannot remove a staging file; the next start will try again");
+        }
+    }
+
+    fn forget_staged(&self, id: ObjectId) {
+        if let Some((_, staged)) = self.staged.remove(&id) {
+            staged.closed.store(true, Ordering::Release);
+            self.staged_of.remove_if(&staged.ino(), |_, of| *of == id);
         }
     }
 
@@ -214,6 +234,7 @@ impl Content {
             return;
         }
         self.staged.retain(|_, staged| Arc::strong_count(staged) > 1 || !staged.is_settled());
+        self.staged_of.retain(|_, id| self.staged.contains_key(id));
         // so a walk over those that cannot be closed is not repeated for each that comes
         self.most_staged.store((2 * self.staged.len()).max(MAX_STAGED), Ordering::Relaxed);
     }
@@ -328,6 +349,9 @@ impl Staged {
 
     /// A crash may have left a file: what is in it is nobody's.
     fn make(&self) -> io::Result<File> {
+        if !self.is_open() {
+            return Err(io::ErrorKind::StaleNetworkFileHandle.into());
+        }
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(self.volume.dir.path(self.id))?;
         self.name.store(self.volume.dir.name_made(), Ordering::Release);
