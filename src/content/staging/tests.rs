@@ -8,10 +8,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::super::tests::{MIB, Rig};
-use super::super::{CacheLimit, Faults};
+use super::super::{CacheLimit, Faults, Object};
 use super::*;
-use crate::index::{Kind, Local, NewInode, ObjectRow, Presence};
-use crate::types::{ETag, Name};
+use crate::index::{Kind, Local, NewInode, ObjectRow, Outcome, Presence, Settled};
+use crate::positioned::{read_exact_at, write_all_at};
+use crate::types::{ETag, Key, Name};
 
 impl Rig {
     fn sick(limit: CacheLimit) -> (Rig, Faults) {
@@ -236,7 +237,7 @@ async fn follow(steps: Vec<Step>, here: Vec<Range<u64>>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn reads_as_a_file_does_and_a_crash_leaves_what_was_durable(steps in prop::collection::vec(any_step(), 0..25)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -710,4 +711,41 @@ async fn owner_task_gives_back_what_was_cut_off() {
     stop.cancel();
     running.await.unwrap();
     assert_eq!(rig.whole(&staged), b"abc");
+}
+
+#[tokio::test]
+async fn settled_object_takes_the_place_of_staging_file_and_base() {
+    for here in [0..1000, 0..400] {
+        let rig = Rig::roomy();
+        let staged = rig.staged_over(&pattern(1000), std::slice::from_ref(&here)).await;
+        let base = rig.local(staged.ino()).unwrap();
+        rig.write(&staged, 100, b"hello").await.unwrap();
+        rig.content.sync(&staged).await.unwrap();
+        let change = rig.index.pending(staged.ino()).unwrap().unwrap().change;
+
+        let turn = staged.sole_turn().await.unwrap();
+        let local = rig.content.promote(&staged, Some(&rig.node(staged.ino()).inode)).await.unwrap();
+        let settled = Settled {
+            ino: staged.ino(),
+            change,
+            key: Key::new("f").unwrap(),
+            etag: ETag::new("v2"),
+            size: 1000,
+            sent: rig.clock.now(),
+            answered: rig.clock.now(),
+            content: true,
+            local: Some(local),
+        };
+        assert_eq!(rig.index.settle(settled).await.unwrap(), Outcome::Done);
+        rig.content.close_staged(&staged, turn);
+        rig.settle().await;
+
+        assert!(!rig.exists(base) && !rig.has_staging(staged.id()));
+        let object = rig.content.get(rig.local(staged.ino()).unwrap()).unwrap();
+        assert_eq!((object.has(0..here.end), object.is_complete()), (true, here.end == 1000));
+        let mut bytes = vec![0; here.end as usize];
+        read_exact_at(object.file(), &mut bytes, 0).unwrap();
+        assert!(bytes[..] == [&pattern(100)[..], b"hello", &pattern(1000)[105..here.end as usize]].concat());
+        assert_eq!((rig.content.usage().bytes, rig.content.staging_usage()), (here.end, (0, 0)));
+    }
 }
