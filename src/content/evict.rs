@@ -98,16 +98,16 @@ impl Ledger {
         self.staged.fetch_add(bytes.wrapping_sub(before), Ordering::AcqRel);
     }
 
-    /// Whether there is such a staging file.
-    pub(super) fn is_staged(&self, id: ObjectId) -> bool {
-        self.staging.contains_key(&id)
-    }
-
     /// Takes a staging file out.
     pub(super) fn unstage(&self, id: ObjectId) {
         if let Some((_, bytes)) = self.staging.remove(&id) {
             self.staged.fetch_sub(bytes, Ordering::AcqRel);
         }
+    }
+
+    /// Whether a staging file is in the table.
+    pub(super) fn knows_staged(&self, id: ObjectId) -> bool {
+        self.staging.contains_key(&id)
     }
 
     /// Bytes of all objects and staging files.

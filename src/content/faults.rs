@@ -1,6 +1,6 @@
 //! Faults of the disk that tests ask for: an fsync that fails, a disk that is full, a power cut.
-//! Owns: what was asked for, shared by all clones. By default nothing is wrong, which costs a server one load of an
-//! atomic for an fsync and for a look at the disk's room.
+//! Owns: what was asked for, shared by all clones. By default nothing is wrong, which costs a server an atomic or two for
+//! an fsync and for a look at the disk's room.
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ pub struct Faults(Arc<Asked>);
 
 #[derive(Debug, Default)]
 struct Asked {
+    syncs: AtomicU64,
     failing_syncs: AtomicU32,
     /// Zero: the real disk.
     disk_bytes: AtomicU64,
@@ -30,8 +31,14 @@ impl Faults {
         self.0.disk_bytes.store(bytes.unwrap_or(0), Ordering::Release);
     }
 
+    /// How many fdatasyncs of staging files there were.
+    pub fn syncs(&self) -> u64 {
+        self.0.syncs.load(Ordering::Acquire)
+    }
+
     /// Comes before every fdatasync of a staging file.
     pub(super) fn before_sync(&self) -> io::Result<()> {
+        self.0.syncs.fetch_add(1, Ordering::AcqRel);
         let failing = &self.0.failing_syncs;
         if failing.load(Ordering::Acquire) == 0 {
             return Ok(());

@@ -125,10 +125,7 @@ impl Content {
             }
             let content = self.clone();
             let garbage = blocking(move || {
-                for id in &garbage {
-                    content.abandon(*id);
-                    content.remove_staging(*id);
-                }
+                garbage.iter().for_each(|id| content.abandon(*id));
                 Ok(garbage)
             });
             self.index.collected(garbage.await?).await.map_err(io::Error::other)?;

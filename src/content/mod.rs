@@ -45,8 +45,8 @@ pub use ranges::RangeSet;
 pub use staging::{Live, Piece, SoleTurn, Staged, WriteTurn};
 use staging::{MAX_STAGED, Volume};
 
-use crate::index::{Index, Presence};
-use crate::types::{Clock, ObjectId, Tick};
+use crate::index::{Index, ObjectRow, Presence};
+use crate::types::{Clock, Ino, ObjectId, Tick};
 
 /// 16,384 open files: a web server's hot set; also at most half of what the process may open.
 const MAX_OPEN_FILES: usize = 16_384;
@@ -99,6 +99,8 @@ pub struct Content {
     lost_added: Notify,
     /// The staging files that are open, or of which the index does not know all.
     staged: DashMap<ObjectId, Arc<Staged>>,
+    /// Whose they are: of an inode the last one.
+    staged_of: DashMap<Ino, ObjectId>,
     /// How many of them there may be before some are closed.
     most_staged: AtomicUsize,
     volume: Arc<Volume>,
@@ -146,6 +148,7 @@ impl Content {
             lost: Mutex::default(),
             lost_added: Notify::new(),
             staged: DashMap::new(),
+            staged_of: DashMap::new(),
             most_staged: AtomicUsize::new(MAX_STAGED),
             volume: Arc::new(volume),
         }))
@@ -198,8 +201,7 @@ impl Content {
         };
         let length = file.metadata().map_err(NotOpened::Io)?.len();
         let (whole, here) = match &row.presence {
-            // longer: what is staged over it was being merged into it
-            Presence::Complete => (length >= row.size, row.size),
+            Presence::Complete => (length == row.size || self.is_merging(&row, length), row.size),
             Presence::Partial(ranges) => {
                 let set: RangeSet = ranges.iter().cloned().collect();
                 (set.end() <= length && length <= row.size, set.bytes())
@@ -215,6 +217,11 @@ impl Content {
             self.ledger.opened(&object);
         }
         Ok(object)
+    }
+
+    /// Whether a crash may have come while what is staged over an object was being merged into it.
+    fn is_merging(&self, row: &ObjectRow, length: u64) -> bool {
+        length > row.size && self.index.node(row.ino).is_ok_and(|node| node.is_some_and(|node| node.staged.is_some()))
     }
 
     /// A new, empty file for a version of `size` bytes. Evicts to make room.
@@ -276,12 +283,17 @@ impl Content {
             None => None,
         };
         self.index.detach(object).await.map_err(io::Error::other)?;
-        self.abandon(object);
+        self.abandon_object(object);
         Ok(())
     }
 
-    /// Removes the file of an object that the index does not know.
+    /// Removes the file of an object, or a staging file, that the index does not know.
     pub fn abandon(&self, object: ObjectId) {
+        self.abandon_object(object);
+        self.remove_staging(object);
+    }
+
+    fn abandon_object(&self, object: ObjectId) {
         self.ledger.forget(object);
         self.open.remove(&object);
         if let Err(error) = self.objects.unlink(object) {

@@ -166,16 +166,17 @@ impl Fs {
         // who may not make it need not wait for the disk
         let check = making.clone();
         self.change(dir, move |_, edit, dir| is_free(edit, dir, &check)).await?;
-        let (staging, size) = (self.new_staging(dir).await?, target.len() as u64);
-        self.content.stage_whole(staging, target).await.map_err(|e| self.refused(error::of_io(e), dir))?;
+        let size = target.len() as u64;
+        let staging = self.content.stage_bytes(target).await.map_err(|e| self.refused(error::of_io(e), dir))?;
         let work = move |fs: &Fs, edit: &mut Edit<'_, '_>, dir: &Inode| {
             is_free(edit, dir, &making)?;
             let new = newborn(dir, Kind::Symlink, (&making.set, 0o777), &making.caller, edit.now());
             make(fs, edit, dir, &making, NewInode { staged: Some(staging), size, ..new })
         };
         let made = self.change(dir, work).await;
-        if made.is_err() {
-            self.content.abandon_staged(staging);
+        // a server that stops may have made the link and not said so
+        if made.is_err() && matches!(self.index.staged(staging), Ok(None)) {
+            self.content.abandon(staging);
         }
         let ((Ino(id), attr), dir) = made?;
         Ok(Made { id, attr, dir })

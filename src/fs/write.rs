@@ -127,7 +127,8 @@ impl Fs {
             return Answer::Now(Err(Refused { status: nfsstat3::NFS3ERR_INVAL, wcc: before }));
         }
         // What this process wrote is open; what another one wrote and did not commit is gone, as the verifier tells.
-        let Some(staged) = self.content.staged_if_open(node.ino) else { return Answer::Now(Ok(before)) };
+        let open = self.content.staged_if_open(node.ino).filter(|staged| node.staged == Some(staged.id()));
+        let Some(staged) = open else { return Answer::Now(Ok(before)) };
         let fs = self.clone();
         Answer::Later(Box::pin(async move {
             fs.content.sync(&staged).await.map_err(|e| fs.refused(error::of_io(e), id))?;

@@ -328,9 +328,9 @@ impl Change<'_> {
         if inode.kind != Kind::Dir {
             return self.remote_key(inode);
         }
-        let known_empty = inode.remote.is_none() && inode.listed && self.children(inode.ino, &[], 1)?.is_empty();
+        let Some(row) = self.row(inode.ino)? else { return Ok(None) };
         // what S3 has below a prefix that it does not own is another directory's
-        if known_empty { Ok(None) } else { place::home(self, inode) }
+        if self.has_anything(&row)? { place::home(self, inode) } else { Ok(None) }
     }
 
     /// Whether nothing of the journal is about what S3 has below the prefix that the new directory `inode` has.

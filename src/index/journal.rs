@@ -100,13 +100,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The durable state of a staging file.
-    pub(super) fn staged(&self, staged: ObjectId) -> Result<Option<StagedRow>, IndexError> {
-        let Some(row) = self.tables.staging.get(staged.0)? else { return Ok(None) };
-        decode_staged(row.value()).map(Some).ok_or_else(|| tables::corrupted("staging", staged.0))
-    }
-
-    /// Stores it.
+    /// Stores the durable state of a staging file.
     pub(super) fn put_staged(&mut self, staged: ObjectId, row: &StagedRow) -> Result<(), IndexError> {
         self.dirty = true;
         self.tables.staging.insert(staged.0, encode_staged(row).as_slice())?;

@@ -17,7 +17,10 @@ mod allocate;
 mod bytes;
 mod cache;
 mod change;
+mod check;
+mod conflict;
 mod edit;
+mod expand;
 mod journal;
 mod locate;
 mod metadata;
@@ -32,6 +35,7 @@ mod shelter;
 mod snapshot;
 mod sweep;
 mod tables;
+mod task;
 mod writer;
 
 #[cfg(test)]
@@ -40,10 +44,13 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use conflict::Conflict;
 pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
+pub use expand::Expanded;
 pub use model::*;
-pub use settle::{Conflict, Expanded, Outcome, Settled, Task};
+pub use settle::{Outcome, Settled};
 pub use sweep::Sweep;
+pub use task::Task;
 
 use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId, name};
 use sweep::{PageWork, Progress};

@@ -15,7 +15,7 @@ use crate::types::{Component, Ino, ObjectId};
 pub(super) struct Snapshot {
     pub(super) inodes: ReadOnlyTable<u64, &'static [u8]>,
     pub(super) children: ReadOnlyTable<&'static [u8], &'static [u8; 17]>,
-    listing: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+    pub(super) listing: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
     pub(super) objects: ReadOnlyTable<u64, &'static [u8]>,
     pub(super) garbage: ReadOnlyTable<u64, ()>,
     pub(super) pending: ReadOnlyTable<u64, &'static [u8]>,

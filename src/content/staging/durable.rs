@@ -2,7 +2,9 @@
 //! Owns: what all staging files share, the write verifier among it.
 
 use std::convert::Infallible;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +18,7 @@ use super::Staged;
 use super::state::Snapshot;
 use crate::index::{StagedProgress, StagedRow};
 use crate::positioned::{read_exact_at, write_all_at};
-use crate::types::{Ino, Time};
+use crate::types::{Ino, ObjectId, Time};
 
 /// 1 MiB: what is written again at a time, while writers wait.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -39,6 +41,15 @@ impl Volume {
     /// that stood for other bytes.
     pub(super) fn next_version(&self) -> u64 {
         self.versions.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Makes a file with `bytes`, durable with its name.
+    pub(super) fn store(&self, id: ObjectId, bytes: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(self.dir.path(id))?;
+        file.write_all(bytes)?;
+        self.faults.before_sync()?;
+        file.sync_data()?;
+        self.dir.settle_name(self.dir.name_made())
     }
 
     /// What was written since the last COMMIT may be lost: clients must hear of it.
@@ -113,6 +124,7 @@ impl Content {
         let row = self.index.staged(staged.id).map_err(io::Error::other)?;
         if let Some(row) = &row {
             staged.ino.store(row.ino.0, Ordering::Release);
+            self.staged_of.insert(row.ino, staged.id);
         }
         Ok(row.map(|row| row.ino))
     }
@@ -176,7 +188,7 @@ impl Staged {
     }
 
     /// Makes the kernel take `range` for dirty again. It may have been cut off meanwhile: then the file ends before.
-    fn write_again(&self, range: std::ops::Range<u64>) -> io::Result<()> {
+    fn write_again(&self, range: Range<u64>) -> io::Result<()> {
         let file = self.file()?;
         for at in range.clone().step_by(CHUNK_BYTES as usize) {
             let _gate = self.gate.write();
@@ -189,7 +201,7 @@ impl Staged {
     }
 
     /// Leaves of the file what is durable.
-    fn lose_power(&self, durable: Vec<std::ops::Range<u64>>) -> io::Result<()> {
+    fn lose_power(&self, durable: Vec<Range<u64>>) -> io::Result<()> {
         let Some(file) = self.file.get() else { return Ok(()) };
         let mut lost = self.state.lock().unsynced();
         durable.iter().for_each(|range| lost.remove(range.clone()));

@@ -90,7 +90,41 @@ impl Overlay {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Writes the range, or (none) makes the file so long.
+    fn any_step() -> impl Strategy<Value = Result<Range<u64>, u64>> {
+        prop_oneof![(0..200u64, 1..50u64).prop_map(|(start, len)| Ok(start..start + len)), (0..200u64).prop_map(Err),]
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_whose_a_file_would_show(steps in prop::collection::vec(any_step(), 0..30), from in 0..250u64) {
+            let mut overlay = Overlay::new(100, 100, RangeSet::new());
+            let mut model = vec![Layer::Base; 100];
+            for step in steps {
+                match step {
+                    Ok(range) => {
+                        overlay.write(range.clone());
+                        model.resize(model.len().max(range.end as usize), Layer::Zeros);
+                        model[range.start as usize..range.end as usize].fill(Layer::Here);
+                    }
+                    Err(size) => {
+                        overlay.resize(size);
+                        model.resize(size as usize, Layer::Zeros);
+                    }
+                }
+                let (layers, end) = (overlay.layers(from..from + 80), model.len().min(from as usize + 80));
+                let shown = layers.iter().flat_map(|(layer, part)| part.clone().map(|at| (at as usize, *layer)));
+                let wanted = (from as usize..end).map(|at| (at, model[at]));
+                prop_assert_eq!(shown.collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
+                prop_assert!(layers.windows(2).all(|pair| pair[0].0 != pair[1].0));
+                prop_assert!(overlay.size() == model.len() as u64 && overlay.base_len() <= overlay.size());
+            }
+        }
+    }
 
     #[test]
     fn what_was_cut_off_does_not_come_back() {

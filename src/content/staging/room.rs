@@ -93,12 +93,11 @@ impl Content {
         Ok(())
     }
 
-    /// Unlinks the staging files that neither the ledger nor the index knows: a row comes before its file (but see
-    /// `whole`), and goes before it.
+    /// Unlinks the staging files that neither the index nor this process knows.
     pub(in super::super) fn sweep_staging(&self) -> io::Result<()> {
         let mut removed = 0;
         for id in self.volume.dir.files()? {
-            if !self.volume.ledger.is_staged(id) && self.index.staged(id).map_err(io::Error::other)?.is_none() {
+            if !self.ledger.knows_staged(id) && self.index.staged(id).map_err(io::Error::other)?.is_none() {
                 self.remove_staging(id);
                 removed += 1;
             }
