@@ -31,7 +31,7 @@ pub(super) struct Change<'t> {
     /// Wall time of the transaction.
     pub(super) now: Time,
     rows: HashMap<Ino, Slot>,
-    names: Vec<(Ino, Name)>,
+    pub(super) names: Vec<(Ino, Name)>,
     touched: HashMap<Ino, Time>,
     counts: Counts,
     pub(super) dirty: bool,

@@ -39,6 +39,8 @@ mod task;
 mod writer;
 
 #[cfg(test)]
+pub(crate) mod changes;
+#[cfg(test)]
 mod tests;
 
 use std::path::Path;

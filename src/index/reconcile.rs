@@ -11,18 +11,22 @@
 //!   What was removed here does not come back before S3 has removed it, too, unless somebody wrote it since.
 //! - An observation is of a key of S3: `locate.rs` tells which inode that is.
 
+mod gone;
+mod key;
+
 use super::change::Change;
-use super::locate::{Start, Walked};
 use super::metadata::{self, Attributes};
 use super::model::{Away, Freshness, IndexError, Inode, Kind, Local, ObjectRow, Observation, Presence, Seen, Verdict};
-pub(super) use super::news::News;
-use super::news::{self, Kept, is_dirty};
-use super::row::{Given, Row};
+use super::news::{self, Kept, News, is_dirty};
+use super::row::Row;
 use super::shelter::Shelter;
 use super::tables::{self, Child};
 use crate::store::ObjectMeta;
 use crate::types::name::ComponentKind;
-use crate::types::{Component, Ino, Key, ObjectId, Tick, Time, name};
+use crate::types::{Component, Ino, ObjectId, Tick, Time, name};
+
+pub(super) use gone::{absent, unmark};
+pub(super) use key::{apply_to_away, apply_to_key};
 
 /// When and with what an observation was made.
 pub(super) struct Evidence {
@@ -56,123 +60,6 @@ pub(super) fn apply(change: &mut Change<'_>, observation: Observation) -> Result
         change.discard(unused)?;
     }
     Ok(outcome)
-}
-
-/// Reconciles one observation of `key`, whose components are `path`.
-pub(super) fn apply_to_key(
-    change: &mut Change<'_>,
-    (key, path): (&Key, &[Component]),
-    seen: &Seen,
-    evidence: &mut Evidence,
-) -> Result<Outcome, IndexError> {
-    if let Some(outcome) = apply_to_away(change, (key, path), seen, evidence)? {
-        return Ok(outcome);
-    }
-    let start = change.start(path)?;
-    if start.depth == path.len() {
-        return apply_to_inode(change, start.dir, seen, evidence);
-    }
-    let is_known = |walked| matches!(walked, Walked::Found(_));
-    if matches!(seen, Seen::Prefix) && change.is_leaving(key)? && !is_known(change.walk_key(path)?) {
-        return Ok((Verdict::Unchanged, None));
-    }
-    apply_below(change, start, path, seen, evidence)
-}
-
-/// The same, where the object at `key` is known to have to leave. `None`: it is no such object, or none any more.
-pub(super) fn apply_to_away(
-    change: &mut Change<'_>,
-    (key, path): (&Key, &[Component]),
-    seen: &Seen,
-    evidence: &mut Evidence,
-) -> Result<Option<Outcome>, IndexError> {
-    let nothing = Ok(Some((Verdict::Unchanged, None)));
-    let (Some(away), false) = (change.away(key)?, matches!(seen, Seen::Prefix)) else { return Ok(None) };
-    if let Some(ino) = away.ino
-        && change.row(ino)?.is_some()
-    {
-        return apply_to_inode(change, ino, seen, evidence).map(Some);
-    }
-    if matches!(seen, Seen::Object(meta) if meta.etag == away.etag && meta.size == away.size) {
-        return nothing;
-    }
-    match change.walk_key(path)? {
-        Walked::Missing(dir, n) if change.is_buried(dir, &path[n], evidence.sent) => {
-            return Ok(Some((Verdict::Late, None)));
-        }
-        // replaced here: the upload will find out
-        Walked::Found(_) | Walked::Blocked if !matches!(seen, Seen::Absent) => return nothing,
-        _ => change.remove_away(key)?,
-    }
-    if matches!(seen, Seen::Absent) { nothing } else { Ok(None) }
-}
-
-/// What was seen is of `ino`, wherever that is here.
-fn apply_to_inode(
-    change: &mut Change<'_>,
-    ino: Ino,
-    seen: &Seen,
-    evidence: &mut Evidence,
-) -> Result<Outcome, IndexError> {
-    let Inode { parent: dir, component, .. } = existing(change, ino)?.inode;
-    let place = Place { dir, component: &component, child: change.child(dir, &component)? };
-    change.load_freshness(ino)?;
-    apply_to_entry(change, &place, seen, evidence)
-}
-
-/// Goes on from where the way of the key begins, and makes the directories on it.
-fn apply_below(
-    change: &mut Change<'_>,
-    start: Start,
-    path: &[Component],
-    seen: &Seen,
-    evidence: &mut Evidence,
-) -> Result<Outcome, IndexError> {
-    let (Some((component, parents)), exists) = (path.split_last(), !matches!(seen, Seen::Absent)) else {
-        return Ok((Verdict::Unchanged, None));
-    };
-    // whether `dir` is in S3 where the key says
-    let (mut dir, mut in_place) = (start.dir, true);
-    for (depth, component) in parents.iter().enumerate().skip(start.depth) {
-        let place = Place { dir, component, child: change.child(dir, component)? };
-        dir = match place.child {
-            Some(child) => child.ino,
-            None if !exists => return Ok((Verdict::Unchanged, None)),
-            None => match directory(change, &place, None, evidence)? {
-                (_, Some(made)) => made,
-                late => return Ok(late),
-            },
-        };
-        if place.child.is_some() {
-            in_place &= !change.is_elsewhere(dir)?;
-        } else if !in_place {
-            in_place = found_at(change, dir, &path[..=depth])?;
-        }
-        // what is below it proves that the directory exists: no older word may remove it
-        if let Some(freshness) = change.load_freshness(dir)?.filter(|_| exists && in_place) {
-            freshness.observe(evidence.answered);
-        }
-    }
-    let place = Place { dir, component, child: change.child(dir, component)? };
-    if let Some(child) = place.child {
-        change.load_freshness(child.ino)?;
-        if !in_place || change.is_elsewhere(child.ino)? {
-            return Ok((Verdict::Unchanged, Some(child.ino)));
-        }
-    }
-    let outcome = apply_to_entry(change, &place, seen, evidence)?;
-    if let (Verdict::Created, Some(made), false) = (outcome.0, outcome.1, in_place) {
-        found_at(change, made, path)?;
-    }
-    Ok(outcome)
-}
-
-/// Notes that a new inode is in S3 at the key of `path`, and not where its directory is.
-fn found_at(change: &mut Change<'_>, ino: Ino, path: &[Component]) -> Result<bool, IndexError> {
-    let key: String = path.iter().map(Component::suffix).collect();
-    let Some(key) = Key::new(&key) else { return Ok(false) };
-    change.found_at(ino, &key)?;
-    Ok(true)
 }
 
 /// What was seen is of this entry.
@@ -303,72 +190,6 @@ pub(super) fn mark(
     observe(change, ino, evidence);
     let verdict = if news == News::Bytes { Verdict::Replaced } else { Verdict::Unchanged };
     Ok((verdict, Some(ino)))
-}
-
-/// A directory whose marker is gone, and which stays: it has the attributes of one never marked, unless they were
-/// changed here: then it needs a new marker.
-pub(super) fn unmark(change: &mut Change<'_>, ino: Ino, evidence: &Evidence) -> Result<(), IndexError> {
-    let before = existing(change, ino)?;
-    if is_late(change, ino, evidence) {
-        return Ok(());
-    }
-    let mut after = before.clone();
-    after.inode.attributes_known = true;
-    if before.inode.remote.is_some() {
-        after.inode.remote = None;
-        after.inode.advance_ctime(change.now);
-        if let Some(marker) = change.remote_prefix(ino)? {
-            change.drop_away_of(ino, &marker)?;
-        }
-        match change.pending(ino)? {
-            Some(mut pending) if pending.content || pending.attributes => {
-                pending.content = true;
-                change.put_pending(ino, &pending)?;
-            }
-            _ => {
-                let defaults = change.defaults();
-                after.given = Given::default();
-                (after.inode.mode, after.inode.uid, after.inode.gid) = (defaults.dir_mode, defaults.uid, defaults.gid);
-            }
-        }
-    }
-    change.replace(&before, after);
-    Ok(())
-}
-
-/// S3 has no such key, or nothing below the prefix.
-pub(super) fn absent(
-    change: &mut Change<'_>,
-    place: &Place<'_>,
-    evidence: &Evidence,
-    shelter: &mut Shelter,
-) -> Result<Outcome, IndexError> {
-    let Some(child) = place.child else { return Ok((Verdict::Unchanged, None)) };
-    if is_late(change, child.ino, evidence) {
-        return Ok(late(change, child.ino));
-    }
-    let stays = Ok((Verdict::Unchanged, Some(child.ino)));
-    let (inode, pending) = (existing(change, child.ino)?.inode, change.pending(child.ino)?);
-    match inode.kind {
-        Kind::Dir if shelter.keeps(change, child.ino)? => {
-            unmark(change, child.ino, evidence)?;
-            // what of its entries is gone shows when it is listed
-            if let Some(freshness) = change.freshness(child.ino) {
-                freshness.expire();
-            }
-            return stays;
-        }
-        Kind::Dir => {}
-        _ if inode.remote.is_none() => return stays,
-        _ if is_dirty(&inode, pending.as_ref()) => {
-            change.outlive(child.ino)?;
-            return stays;
-        }
-        _ => {}
-    }
-    change.drop_rows(&inode)?;
-    change.remove(place.dir, place.component, child, evidence.answered)?;
-    Ok((Verdict::Removed, None))
 }
 
 /// A file that became a link, or the like: another inode takes its place.

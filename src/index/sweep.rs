@@ -15,20 +15,25 @@
 //! - It walks where S3 has the directories (`Index::remote_prefix`). What was renamed into one of them is not listed
 //!   there, and stays; a key that is not of one of them goes to `reconcile.rs` alone (`divert`).
 
+mod divert;
+mod page;
+
 use std::collections::VecDeque;
 
 use tracing::warn;
 
 use super::change::Change;
 use super::locate::Walked;
-use super::model::{IndexError, Page, PageApplied, Seen, Verdict};
-use super::news::is_dirty;
-use super::reconcile::{self, Evidence, News, Place};
+use super::model::{IndexError, Page, PageApplied, Verdict};
+use super::reconcile::{self, Evidence, Place};
 use super::shelter::Shelter;
 use super::tables::Child;
 use crate::store::ObjectMeta;
 use crate::types::name::{self, ComponentKind};
 use crate::types::{Component, Ino, Key, Tick};
+
+use page::merge;
+pub(super) use page::{PageWork, Progress};
 
 /// Entries read ahead of the merge at once.
 const AHEAD: usize = 256;
@@ -86,64 +91,6 @@ struct Frame {
     ahead: VecDeque<(Component, Child)>,
     /// Whether none follow those.
     exhausted: bool,
-}
-
-/// A page on its way through the writer: merged in one transaction, or, where much is to be removed, in several.
-pub(super) struct PageWork {
-    sweep: Sweep,
-    page: Page,
-    /// How many of its keys are done.
-    done: usize,
-    applied: PageApplied,
-}
-
-/// What one transaction made of a page.
-pub(super) enum Progress {
-    /// The page is merged.
-    Done(Sweep, PageApplied),
-    /// More is to be removed than one transaction should.
-    Paused(PageWork),
-}
-
-impl PageWork {
-    pub(super) fn new(sweep: Sweep, page: Page) -> PageWork {
-        PageWork { sweep, page, done: 0, applied: PageApplied::default() }
-    }
-
-    /// Entries that the next transaction will about touch.
-    pub(super) fn weight(&self) -> usize {
-        1 + self.page.objects.len() + self.page.prefixes.len() - self.done
-    }
-
-    /// Goes on with the page. See [`super::Index::apply_page`].
-    pub(super) fn run(self, change: &mut Change<'_>) -> Result<Progress, IndexError> {
-        let PageWork { sweep, page, mut done, applied } = self;
-        let evidence = Evidence { sent: page.sent, answered: page.answered, content: None };
-        let shelter = Shelter::default();
-        let mut walk = Walk { change, sweep, evidence, applied, shelter, owns: true, removals_left: REMOVALS };
-        let stopped = walk.page(&page, &mut done);
-        let Walk { mut sweep, applied, .. } = walk;
-        for frame in &mut sweep.stack {
-            frame.ahead.clear();
-            frame.exhausted = false;
-        }
-        match stopped {
-            Ok(()) => Ok(Progress::Done(sweep, applied)),
-            Err(Stop::Pause) => Ok(Progress::Paused(PageWork { sweep, page, done, applied })),
-            Err(Stop::Failed(error)) => Err(error),
-        }
-    }
-}
-
-/// Objects and common prefixes in one order.
-fn merge(page: &Page) -> impl Iterator<Item = (&Key, Option<&ObjectMeta>)> {
-    let mut objects = page.objects.iter().map(|(key, meta)| (key, Some(meta))).peekable();
-    let mut prefixes = page.prefixes.iter().map(|key| (key, None)).peekable();
-    std::iter::from_fn(move || match (objects.peek(), prefixes.peek()) {
-        (Some((object, _)), Some((prefix, _))) if prefix < object => prefixes.next(),
-        (Some(_), _) => objects.next(),
-        (None, _) => prefixes.next(),
-    })
 }
 
 /// One transaction's work on a page.
@@ -249,46 +196,6 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Whether `key` is not of the directories that the sweep walks: then it is reconciled alone.
-    fn divert(&mut self, key: &Key, path: &[Component], object: Option<&ObjectMeta>) -> Result<bool, Stop> {
-        if self.change.is_all_in_place()? {
-            return Ok(false);
-        }
-        let seen = || object.map_or(Seen::Prefix, |meta| Seen::Object(meta.clone()));
-        let depth = self.sweep.base.as_ref().map_or(0, Vec::len);
-        let own_marker = (path.len() == depth && self.owns).then_some(self.sweep.dir);
-        let away = object.is_some().then(|| self.change.away(key)).transpose()?.flatten();
-        if let Some(away) = away.filter(|away| away.ino.is_none() || away.ino != own_marker) {
-            if self.stays_warm(away.ino, object)? {
-                return Ok(true);
-            }
-            let outcome = reconcile::apply_to_away(self.change, (key, path), &seen(), &mut self.evidence)?;
-            if let Some((verdict, _)) = outcome {
-                self.count(verdict);
-                return Ok(true);
-            }
-        }
-        if own_marker.is_some() || self.is_walked(path, depth)? {
-            return Ok(false);
-        }
-        if let Walked::Found(ino) = self.change.walk_key(path)?
-            && self.stays_warm(Some(ino), object)?
-        {
-            return Ok(true);
-        }
-        let (verdict, _) = reconcile::apply_to_key(self.change, (key, path), &seen(), &mut self.evidence)?;
-        self.count(verdict);
-        Ok(true)
-    }
-
-    /// Whether the way to a key, from the sweep's directory at `depth`, leads through no directory that is elsewhere.
-    fn is_walked(&mut self, path: &[Component], depth: usize) -> Result<bool, Stop> {
-        if !self.owns || self.change.start(path)?.depth > depth {
-            return Ok(false);
-        }
-        Ok(self.change.walk(self.sweep.dir, &path[depth..])? != Walked::Blocked)
-    }
-
     fn count(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Created => self.applied.created += 1,
@@ -374,23 +281,6 @@ impl Walk<'_, '_> {
         let (verdict, _) = reconcile::file(self.change, &place, meta, &mut self.evidence)?;
         self.count(verdict);
         Ok(())
-    }
-
-    /// Whether all bytes of `ino` are here and others are listed: they stay, and the caller is told, unless they are
-    /// changed here: then the upload finds out.
-    fn stays_warm(&mut self, ino: Option<Ino>, meta: Option<&ObjectMeta>) -> Result<bool, Stop> {
-        let (Some(ino), Some(meta)) = (ino, meta) else { return Ok(false) };
-        let Some(row) = self.change.row(ino)? else { return Ok(false) };
-        if row.inode.local.is_none_or(|local| !local.complete)
-            || News::of(&row, meta) != News::Bytes
-            || reconcile::is_late(self.change, ino, &self.evidence)
-        {
-            return Ok(false);
-        }
-        if row.inode.remote.is_some() && !is_dirty(&row.inode, self.change.pending(ino)?.as_ref()) {
-            self.applied.outdated.push(ino);
-        }
-        Ok(true)
     }
 
     /// Moves the innermost directory on to `component`: removes what lies between, and returns its entry.

@@ -7,6 +7,8 @@ mod durability;
 mod memory;
 mod model;
 mod objects;
+mod pending;
+mod pending_model;
 mod reconcile;
 mod sweep;
 
@@ -109,6 +111,36 @@ impl Bench {
             answered: self.tick(),
             last: false,
         }
+    }
+
+    /// A new file (or, ending in a slash, directory) at a path whose directories are here.
+    async fn create(&self, path: &str) -> Ino {
+        let (dir, entry) = self.entry(path);
+        changes::create(&self.index, dir, &entry).await
+    }
+
+    async fn stage(&self, ino: Ino) -> ObjectId {
+        changes::stage(&self.index, ino, 1000).await
+    }
+
+    async fn chmod(&self, ino: Ino, mode: u32) {
+        changes::chmod(&self.index, ino, mode).await;
+    }
+
+    async fn rename(&self, ino: Ino, path: &str) {
+        let (dir, entry) = self.entry(path);
+        changes::rename(&self.index, ino, dir, &entry).await;
+    }
+
+    async fn remove(&self, ino: Ino) {
+        changes::remove(&self.index, ino).await;
+    }
+
+    /// The directory of a path, and the last part of it.
+    fn entry(&self, path: &str) -> (Ino, String) {
+        let end = path.strip_suffix('/').unwrap_or(path);
+        let at = end.rfind('/').map_or(0, |at| at + 1);
+        (self.node(&path[..at]).unwrap().ino, path[at..].to_owned())
     }
 
     fn node(&self, key: &str) -> Option<Arc<Node>> {

@@ -9,6 +9,7 @@ mod lookup;
 mod many;
 mod mirror;
 mod outage;
+mod pending;
 mod strict;
 
 use std::io::{Seek, SeekFrom};
@@ -24,10 +25,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::*;
 use crate::config::{self, S3Config};
 use crate::content::CacheLimit;
-use crate::index::{Defaults, IndexOptions, Inode, Kind};
+use crate::index::changes;
+use crate::index::{Defaults, IndexOptions, Inode, Kind, Remote};
 use crate::s3server::{self, Bucket, Fault, Kind as Request, On, S3Server};
 use crate::store::{Connecting, Timing, connect_with};
-use crate::types::{Component, Time};
+use crate::types::{Component, ETag, Time};
 
 /// As long as tests that nothing should keep waiting wait.
 const SOON: Duration = Duration::from_secs(20);
@@ -215,7 +217,7 @@ pub(super) fn some_node(ino: u64) -> Arc<Node> {
         atime: Time(0),
         mtime: Time(0),
         ctime: Time(0),
-        remote: None,
+        remote: Some(Remote { etag: ETag::new("v1"), size: 0, last_modified: Time(0) }),
         attributes_known: true,
         local: None,
         listed: false,
