@@ -484,3 +484,67 @@ async fn a_change_tells_the_directory_before_and_after() {
     let now = client.getattr(&root).await.unwrap();
     assert_eq!((now.mtime, now.ctime), (after.mtime, after.ctime));
 }
+
+/// The first WRITE to a clean file gives it a place for bytes: many firsts at once give it one.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_one_file_lose_none_of_each_others_bytes() {
+    const BLOCK: usize = 4096;
+    const BLOCKS: usize = 64;
+    let world = World::new().await;
+    world.put("file", vec![b'-'; BLOCK * (BLOCKS + 1)]);
+    let file = world.client().await.lookup("file").await.unwrap().handle;
+    world.quiet().await;
+
+    let mut writers = Vec::new();
+    for nth in 0..4 {
+        let (mut client, file) = (world.client().await, file.clone());
+        writers.push(tokio::spawn(async move {
+            for block in (nth..BLOCKS).step_by(4) {
+                let data = vec![block as u8; BLOCK];
+                client.write_at(&file, (block * BLOCK) as u64, &data, stable_how::UNSTABLE).await.unwrap();
+                if block % 8 == nth {
+                    client.commit(&file).await.unwrap();
+                    client.setattr(&file, mode(0o600 + block as u32)).await.unwrap();
+                }
+            }
+        }));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let mut wanted: Vec<u8> = (0..BLOCKS).flat_map(|block| vec![block as u8; BLOCK]).collect();
+    wanted.extend([b'-'; BLOCK]);
+    assert_eq!(world.client().await.read_handle(&file).await.unwrap(), wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_go_on_while_s3_is_down() {
+    let mut world = World::new().await;
+    world.put("dir/file", "bytes");
+    world.put("old", "bytes");
+    let mut client = world.client().await;
+    let root = client.root();
+    client.list("").await.unwrap();
+    client.list("dir").await.unwrap();
+    world.quiet().await;
+    world.s3.faults().set_down(true);
+    world.age();
+
+    client.save("dir/new", b"new").await.unwrap();
+    let sub = client.mkdir_in(&root, b"sub").await.unwrap().handle;
+    client.rename_in((&root, b"old"), (&sub, b"moved")).await.unwrap();
+    client.rename_in((&root, b"dir"), (&sub, b"dir")).await.unwrap();
+    let dir = client.lookup("sub/dir").await.unwrap().handle;
+    client.remove_in(&dir, b"file").await.unwrap();
+    client.mkdir_in(&root, b"gone").await.unwrap();
+    client.rmdir_in(&root, b"gone").await.unwrap();
+
+    world.restart().await;
+    let mut client = world.client().await;
+    assert_eq!(client.list("").await.unwrap(), ["sub"]);
+    assert_eq!(client.list("sub").await.unwrap(), ["dir", "moved"]);
+    assert_eq!(client.list("sub/dir").await.unwrap(), ["new"]);
+    assert_eq!(client.read("sub/dir/new").await.unwrap(), b"new");
+    world.s3.faults().set_down(false);
+    assert_eq!(client.read("sub/moved").await.unwrap(), b"bytes");
+}
