@@ -6,7 +6,7 @@ use super::ext::{Answer, Failure, FsInfo, FsStat, PathConf};
 use super::read::READ_MAX;
 use super::write::WRITE_MAX;
 use super::{Fs, now};
-use crate::types::name::MAX_NEW_NAME_BYTES;
+use crate::types::name::MAX_NAME_BYTES;
 
 /// Largest object S3 takes: 50 TB.
 pub(super) const MAX_FILE_BYTES: u64 = 50_000_000_000_000;
@@ -53,14 +53,15 @@ impl Fs {
         }))
     }
 
-    /// PATHCONF. An object has one key, so one link. Longer names than are told can be read, where the bucket has
-    /// them: they are pieces of longer ones.
+    /// PATHCONF. An object has one key, so one link. Names over 245 bytes can only be read, where the bucket has them as
+    /// pieces of longer ones, and not be made (NAMETOOLONG). They are told all the same: Linux does not even
+    /// look up what is longer than the limit told.
     pub(super) fn pathconf_of(&self, id: u64) -> Answer<Result<PathConf, Failure>> {
         let node = now!(self.node(id));
         Answer::Now(Ok(PathConf {
             attr: Some(self.attributes(&node)),
             link_max: 1,
-            name_max: u32::try_from(MAX_NEW_NAME_BYTES).expect("245"),
+            name_max: u32::try_from(MAX_NAME_BYTES).expect("255"),
         }))
     }
 }

@@ -49,8 +49,6 @@ const MAX_STEP: usize = 2 * ESCAPE.len_utf8();
 /// A component is cut where its escaped form reaches this length: the last character may pass it by
 /// `MAX_STEP - 1`, and then a suffix fits.
 const CUT_BYTES: usize = MAX_NAME_BYTES - SHADOWED.len() - (MAX_STEP - 1);
-/// Longest name, in bytes, that something new can have whatever is in it: a longer one would be cut.
-pub const MAX_NEW_NAME_BYTES: usize = CUT_BYTES - 1;
 /// Last byte of a chunk's ordered form; no text has it.
 const CHUNK_BYTE: u8 = 0xFF;
 
