@@ -67,7 +67,7 @@ impl Index {
 
     /// Keeps a note of a conflict that needed no second name.
     pub async fn note_conflict(&self, record: Conflict) -> Result<(), IndexError> {
-        self.writer.run(1, move |change| note(change, &record)).await
+        self.writer.run(1, move |change| change.record_conflict(&record)).await
     }
 
     /// Conflicts noted, oldest first, with their numbers.
@@ -90,14 +90,6 @@ impl Index {
         };
         self.writer.run(1, forget).await
     }
-}
-
-fn note(change: &mut Change<'_>, record: &Conflict) -> Result<(), IndexError> {
-    let json = serde_json::to_vec(record).map_err(|_| tables::corrupted("conflicts", &record.key))?;
-    let number = change.number();
-    change.dirty = true;
-    change.tables.conflicts.insert(number, json.as_slice())?;
-    Ok(())
 }
 
 /// Has the reconcile function decide about what S3 has at `key`.
@@ -174,7 +166,7 @@ fn conflict(
     theirs: Answer,
     record: Conflict,
 ) -> Result<(), IndexError> {
-    note(change, &record)?;
+    change.record_conflict(&record)?;
     let (Some(key), Some(before)) = (Key::new(&record.key), change.row(ino)?) else { return Ok(()) };
     if before.inode.kind == Kind::Dir {
         // markers have no bytes to lose

@@ -6,7 +6,7 @@ use super::Index;
 use super::change::Change;
 use super::model::{Away, IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote};
 use super::row::Row;
-use crate::types::{ETag, Ino, Key, Tick, name};
+use crate::types::{ETag, Ino, Key, Tick};
 
 /// What an upload, a copy or a change of headers has left in S3.
 #[derive(Clone, Debug)]
@@ -211,16 +211,8 @@ fn removed(change: &mut Change<'_>, key: &Key, answered: Tick) -> Result<(), Ind
     if change.away(key)?.is_some_and(|away| away.ino.is_none()) {
         change.remove_away(key)?;
     }
-    let mut dir = Ino::ROOT;
-    for component in name::split(key) {
-        let Some(child) = change.child(dir, &component)? else {
-            // a listing that was sent before still has it
-            change.bury(dir, &component, answered);
-            break;
-        };
-        dir = child.ino;
-    }
-    Ok(())
+    // a listing that was sent before still has it
+    change.bury_key(key, answered)
 }
 
 /// See [`Index::localise`].

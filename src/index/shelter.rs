@@ -85,7 +85,8 @@ impl Change<'_> {
         self.record_conflict(&Conflict { key, kept_as: String::new(), at: self.now.0, what })
     }
 
-    fn record_conflict(&mut self, conflict: &Conflict) -> Result<(), IndexError> {
+    /// Keeps a note of a conflict.
+    pub(super) fn record_conflict(&mut self, conflict: &Conflict) -> Result<(), IndexError> {
         // plain text and numbers: that cannot fail
         let row = serde_json::to_vec(conflict).unwrap_or_default();
         self.dirty = true;

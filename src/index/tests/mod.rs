@@ -4,12 +4,14 @@
 mod disk;
 mod drain;
 mod durability;
+mod edit;
 mod memory;
 mod model;
 mod objects;
 mod pending;
 mod pending_model;
 mod reconcile;
+mod settle;
 mod sweep;
 
 use std::collections::BTreeMap;

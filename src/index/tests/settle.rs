@@ -1,0 +1,328 @@
+//! What the answers of S3 do to the journal.
+
+use super::edit::new_inode;
+use super::*;
+use crate::index::tables;
+
+impl Bench {
+    /// An answer to what `task` calls for, under its key.
+    fn answer(&self, task: &Task, etag: &str) -> Settled {
+        Settled {
+            ino: task.node.ino,
+            change: task.pending.change,
+            key: task.key.clone().unwrap(),
+            etag: ETag::new(etag),
+            size: task.node.size,
+            sent: self.tick(),
+            answered: self.tick(),
+            content: task.pending.content,
+            local: None,
+        }
+    }
+
+    fn task(&self, ino: Ino) -> Task {
+        self.index.task(ino).unwrap().expect("something is pending")
+    }
+
+    async fn settle(&self, settled: Settled) -> Outcome {
+        let outcome = self.index.settle(settled).await.unwrap();
+        assert_eq!(self.index.contradictions().unwrap(), Vec::<String>::new());
+        outcome
+    }
+
+    /// A file with bytes in a staging file.
+    async fn staged_file(&self, name: &str) -> (Ino, ObjectId) {
+        let ino = self.make(Ino::ROOT, name, Kind::File).await;
+        (ino, self.index.node(ino).unwrap().unwrap().staged.unwrap())
+    }
+
+    async fn change_mode(&self, ino: Ino) {
+        let mode = NewAttributes { mode: Some(0o611), ..Default::default() };
+        self.edit(move |edit| edit.set(ino, mode)).await;
+    }
+}
+
+fn object(ino: Ino, object: ObjectId) -> Option<(Local, ObjectRow)> {
+    Some((Local { object, complete: true }, ObjectRow { ino, size: 0, presence: Presence::Complete }))
+}
+
+#[tokio::test]
+async fn an_upload_that_nothing_overtook_settles_all() {
+    let bench = Bench::new();
+    let (ino, staged) = bench.staged_file("f").await;
+    let answer = Settled { local: object(ino, staged), ..bench.answer(&bench.task(ino), "e1") };
+    let answered = answer.answered;
+    assert_eq!(bench.settle(answer.clone()).await, Outcome::Done);
+    let node = bench.index.node(ino).unwrap().unwrap();
+    assert_eq!(node.remote.as_ref().unwrap().last_modified, Remote::UNTOLD);
+    assert_eq!((node.staged, node.local.unwrap().object), (None, staged));
+    assert_eq!(node.freshness.observed(), answered);
+    assert_eq!((bench.index.backlog(), bench.index.garbage(9).unwrap()), (Backlog::default(), vec![]));
+    assert!(bench.index.presence(staged).unwrap().is_some());
+    assert_eq!(bench.places(ino), ("f".into(), "f".into()));
+    // told twice
+    assert_eq!(bench.settle(Settled { local: None, ..answer }).await, Outcome::Done);
+    assert_eq!(bench.index.backlog(), Backlog::default());
+}
+
+#[tokio::test]
+async fn the_files_that_a_settled_version_replaces_are_garbage() {
+    let bench = Bench::new();
+    let (node, old) = bench.put_with_content("f", "123").await;
+    let ino = node.ino;
+    let [staged, new] = [bench.index.allocate().await.unwrap(), bench.index.allocate().await.unwrap()].map(ObjectId);
+    bench.edit(move |edit| edit.stage(ino, staged, 3, 3)).await;
+    let task = bench.task(ino);
+    let not_current = Settled { change: 1, local: object(ino, staged), ..bench.answer(&task, "e1") };
+    assert_eq!(bench.settle(not_current).await, Outcome::Again);
+    assert_eq!(bench.index.garbage(9).unwrap(), [], "it is a second name of the staging file");
+    let answer = Settled { local: object(ino, new), ..bench.answer(&bench.task(ino), "e2") };
+    assert_eq!(bench.settle(answer).await, Outcome::Done);
+    assert_eq!(bench.index.garbage(9).unwrap(), [old, staged]);
+
+    // merged into the version below: that file stays
+    bench.edit(move |edit| edit.stage(ino, ObjectId(staged.0 + 100_000), 3, 3)).await;
+    let answer = Settled { local: object(ino, new), ..bench.answer(&bench.task(ino), "e3") };
+    assert_eq!(bench.settle(answer).await, Outcome::Done);
+    assert_eq!(bench.index.garbage(9).unwrap(), [old, staged, ObjectId(staged.0 + 100_000)]);
+    assert_eq!(bench.index.node(ino).unwrap().unwrap().local.unwrap().object, new);
+}
+
+#[tokio::test]
+async fn a_change_since_stays_pending_and_is_young() {
+    let bench = Bench::new();
+    let (ino, staged) = bench.staged_file("f").await;
+    let answer = Settled { local: object(ino, ObjectId(1 << 40)), ..bench.answer(&bench.task(ino), "e1") };
+    bench.change_mode(ino).await;
+    let before = bench.index.pending(ino).unwrap().unwrap();
+    bench.clock.advance(Duration::from_secs(9));
+    assert_eq!(bench.settle(answer).await, Outcome::Again);
+    let after = bench.index.pending(ino).unwrap().unwrap();
+    assert_eq!((after.content, after.change), (true, before.change));
+    assert!(after.since > before.since);
+    let node = bench.index.node(ino).unwrap().unwrap();
+    assert_eq!((node.staged, node.remote.as_ref().unwrap().etag.as_str()), (Some(staged), "e1"));
+    assert_eq!(bench.index.garbage(9).unwrap(), [ObjectId(1 << 40)]);
+    assert_eq!(bench.index.settle_without(ino, before.change - 1).await.unwrap(), Outcome::Again);
+}
+
+#[tokio::test]
+async fn an_upload_of_what_is_gone_is_removed_again() {
+    let bench = Bench::new();
+    let (ino, staged) = bench.staged_file("f").await;
+    let answer = Settled { local: object(ino, staged), ..bench.answer(&bench.task(ino), "e1") };
+    bench.unlink(Ino::ROOT, "f").await;
+    let next = bench.staged_file("f").await.0;
+    assert_eq!(bench.settle(answer).await, Outcome::Gone);
+    assert_eq!(bench.away_keys(), [("f".into(), None)]);
+    assert_eq!(bench.task(next).in_the_way.unwrap().etag.as_str(), "e1", "or replaced by what has its name");
+    assert_eq!(bench.settle(bench.answer(&bench.task(next), "e2")).await, Outcome::Again, "its bytes are staged yet");
+    assert_eq!(bench.away_keys(), []);
+}
+
+#[tokio::test]
+async fn an_upload_under_a_name_that_was_given_up_is_moved() {
+    let bench = Bench::new();
+    let (ino, staged) = bench.staged_file("f").await;
+    let answer = Settled { local: object(ino, staged), ..bench.answer(&bench.task(ino), "e1") };
+    bench.mv((Ino::ROOT, "f"), (Ino::ROOT, "g")).await;
+    assert_eq!(bench.settle(answer).await, Outcome::Again);
+    assert_eq!(bench.lacks(ino), Some((false, false, true)));
+    assert_eq!((bench.places(ino), bench.away_keys()), (("f".into(), "g".into()), vec![("f".into(), Some(ino))]));
+    let copied = bench.answer(&bench.task(ino), "e2");
+    assert_eq!(bench.settle(copied).await, Outcome::Done);
+    assert_eq!((bench.places(ino), bench.away_keys()), (("g".into(), "g".into()), vec![("f".into(), None)]));
+}
+
+#[tokio::test]
+async fn a_marker_under_a_name_that_was_given_up_is_removed() {
+    let bench = Bench::new();
+    bench.list(Ino::ROOT, false, &[], 9).await;
+    let dir = bench.make(Ino::ROOT, "d", Kind::Dir).await;
+    let answer = bench.answer(&bench.task(dir), "m1");
+    bench.mv((Ino::ROOT, "d"), (Ino::ROOT, "e")).await;
+    assert_eq!(bench.settle(answer).await, Outcome::Again);
+    assert_eq!((bench.lacks(dir), bench.away_keys()), (Some((true, false, false)), vec![("d/".into(), None)]));
+    let answer = bench.answer(&bench.task(dir), "m2");
+    assert_eq!(bench.settle(answer).await, Outcome::Done);
+}
+
+#[tokio::test]
+async fn what_was_removed_is_not_brought_back_by_an_older_word() {
+    let bench = Bench::new();
+    bench.put("d/f", "1").await;
+    let older = bench.observation("d/f", head("1", &[]));
+    let d = bench.node("d/").unwrap().ino;
+    bench.unlink(d, "f").await;
+    let (sent, answered) = (bench.tick(), bench.tick());
+    bench.index.removed(Key::new("d/f").unwrap(), sent, answered).await.unwrap();
+    assert_eq!(bench.away_keys(), []);
+    assert_eq!(bench.index.apply(older).await.unwrap().verdict, Verdict::Late);
+    assert!(bench.node("d/f").is_none());
+    assert_eq!(bench.see("d/f", head("2", &[])).await.verdict, Verdict::Created);
+}
+
+#[tokio::test]
+async fn a_moved_directory_comes_apart_in_batches() {
+    let bench = Bench::new();
+    let keys = [("a/", "m"), ("a/f1", "1"), ("a/f2", "1"), ("a/s/f", "1"), ("a/t/", "m")];
+    bench.list(Ino::ROOT, true, &keys, 9).await;
+    let [a, f, s, t, below] = ["a/", "a/f1", "a/s/", "a/t/", "a/s/f"].map(|key| bench.node(key).unwrap().ino);
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "b")).await;
+    let new = bench.make(a, "new", Kind::File).await;
+    let mut batches = Vec::new();
+    loop {
+        let expanded = bench.index.expand(a, 2).await.unwrap();
+        assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
+        batches.push(expanded.entries);
+        if expanded.done {
+            break;
+        }
+    }
+    assert_eq!(batches, [2, 1, 1]);
+    assert_eq!((bench.places(f), bench.lacks(f)), (("a/f1".into(), "b/f1".into()), Some((false, false, true))));
+    assert_eq!((bench.places(below), bench.lacks(below)), (("a/s/f".into(), "b/s/f".into()), None));
+    assert_eq!((bench.lacks(s), bench.lacks(new)), (Some((false, false, true)), Some((true, false, false))));
+    // its own marker is made anew
+    assert_eq!((bench.places(a), bench.lacks(a)), (("-".into(), "b/".into()), Some((true, false, false))));
+    assert!(bench.away_keys().contains(&("a/".into(), None)));
+    assert_eq!(bench.index.expand(t, 2).await.unwrap(), Expanded { entries: 0, done: true });
+    assert_eq!(bench.index.expand(a, 2).await.unwrap(), Expanded { entries: 0, done: true }, "twice does no harm");
+}
+
+#[tokio::test]
+async fn a_file_that_is_to_stay_here_gives_up_its_version() {
+    let bench = Bench::new();
+    let ino = bench.put_with_content("f", "1").await.0.ino;
+    bench.mv((Ino::ROOT, "f"), (Ino::ROOT, ".nfs1")).await;
+    let change = bench.index.pending(ino).unwrap().unwrap().change;
+    assert_eq!(bench.index.localise(ino, change - 1).await.unwrap(), Outcome::Again);
+    assert_eq!(bench.index.localise(ino, change).await.unwrap(), Outcome::Done);
+    assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
+    assert_eq!((bench.away_keys(), bench.lacks(ino)), (vec![("f".into(), None)], Some((true, false, false))));
+    let node = bench.index.node(ino).unwrap().unwrap();
+    assert!(node.remote.is_none() && node.local.is_some());
+}
+
+fn record(key: &str) -> Conflict {
+    Conflict { key: key.into(), kept_as: "f.conflict".into(), at: 7, what: "both changed it".into() }
+}
+
+#[tokio::test]
+async fn both_versions_of_a_conflict_are_kept() {
+    let bench = Bench::new();
+    let ino = bench.put_with_content("f", "1").await.0.ino;
+    let staged = ObjectId(bench.index.allocate().await.unwrap());
+    bench.edit(move |edit| edit.stage(ino, staged, 0, 0)).await;
+    bench.put("f.conflict", "1").await;
+    let name = Name::new(b"f.conflict").unwrap();
+    let times = (bench.tick(), bench.tick());
+    bench.index.conflict(ino, name, version("22", Some(&[])), times, record("f")).await.unwrap();
+    assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
+    assert_eq!(bench.child(Ino::ROOT, "f.conflict-1").unwrap().ino, ino);
+    assert_eq!((bench.places(ino).0, bench.lacks(ino)), ("-".into(), Some((true, false, false))));
+    let theirs = bench.child(Ino::ROOT, "f").unwrap();
+    assert_eq!((theirs.remote.as_ref().unwrap().etag.as_str(), theirs.staged), ("22", None));
+    assert_eq!(bench.away_keys(), []);
+
+    bench.index.note_conflict(record("g")).await.unwrap();
+    let notes = bench.index.conflicts().unwrap();
+    assert_eq!(notes.iter().map(|(_, note)| note.clone()).collect::<Vec<_>>(), [record("f"), record("g")]);
+    bench.index.forget_conflict(notes[0].0).await.unwrap();
+    assert_eq!(bench.index.conflicts().unwrap(), notes[1..]);
+}
+
+#[tokio::test]
+async fn local_bytes_go_on_top_of_another_version_or_of_none() {
+    let bench = Bench::new();
+    let ino = bench.put_with_content("f", "1").await.0.ino;
+    let staged = ObjectId(bench.index.allocate().await.unwrap());
+    bench.edit(move |edit| edit.stage(ino, staged, 0, 5)).await;
+    let (sent, answered) = (bench.tick(), bench.tick());
+    bench.index.rebase(ino, Some(version("22", None)), sent, answered).await.unwrap();
+    let node = bench.index.node(ino).unwrap().unwrap();
+    assert_eq!((node.remote.as_ref().unwrap().etag.as_str(), node.size, node.staged), ("22", 5, Some(staged)));
+    bench.index.rebase(ino, None, sent, answered).await.unwrap();
+    assert_eq!((bench.places(ino).0, bench.away_keys()), ("-".into(), vec![]));
+    assert_eq!(bench.lacks(ino), Some((true, false, false)));
+    assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn somebody_elses_version_appears_again() {
+    let bench = Bench::new();
+    bench.put("f", "1").await;
+    bench.unlink(Ino::ROOT, "f").await;
+    let (sent, answered) = (bench.tick(), bench.tick());
+    let key = Key::new("f").unwrap();
+    bench.index.not_ours(key, version("22", None), sent, answered).await.unwrap();
+    assert_eq!(bench.away_keys(), []);
+    assert_eq!(bench.child(Ino::ROOT, "f").unwrap().size, 2);
+}
+
+#[tokio::test]
+async fn notes_of_uploads_outlive_a_restart_and_the_inode() {
+    let bench = Bench::new();
+    let (ino, _) = bench.staged_file("f").await;
+    bench.index.note_upload(ino, Some(b"id".to_vec())).await.unwrap();
+    let bench = bench.reopen();
+    assert_eq!(bench.index.upload(ino).unwrap().as_deref(), Some(&b"id"[..]));
+    bench.unlink(Ino::ROOT, "f").await;
+    assert_eq!(bench.index.take_work(), [Work::Inode(ino)], "it is to be aborted");
+    assert_eq!(bench.index.uploads().unwrap(), [(ino, b"id".to_vec())]);
+    bench.index.note_upload(ino, None).await.unwrap();
+    assert_eq!(bench.index.uploads().unwrap(), []);
+}
+
+#[tokio::test]
+async fn contradictions_are_told() {
+    let bench = Bench::new();
+    let (ino, staged) = bench.staged_file("f").await;
+    let spoil = move |change: &mut change::Change<'_>| {
+        change.settle_pending(ino)?;
+        change.remove_staged(staged)
+    };
+    bench.index.writer.run(1, spoil).await.unwrap();
+    assert_eq!(bench.index.contradictions().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_link_has_its_target_from_the_first_moment() {
+    let bench = Bench::new();
+    let staged = ObjectId(bench.index.allocate().await.unwrap());
+    let new = NewInode { size: 3, ..new_inode(Kind::Symlink, Some(staged)) };
+    let name = Name::new(b"l").unwrap();
+    bench
+        .edit(move |edit| {
+            let component = edit.component(Ino::ROOT, &name, Kind::Symlink)?.unwrap();
+            edit.create(Ino::ROOT, component, new)
+        })
+        .await;
+    assert_eq!(bench.index.staged(staged).unwrap().unwrap().ranges, [0..3]);
+}
+
+#[tokio::test]
+async fn an_index_of_format_1_is_brought_to_this_one() {
+    let bench = Bench::new();
+    bench.put("d/f", "1").await;
+    let before = bench.node("d/f").unwrap().inode.clone();
+    let Bench { dir, index, clock } = bench;
+    index.close().await;
+    drop(index);
+    let path = dir.path().join("index.redb");
+    let db = redb::Database::open(&path).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(tables::META).unwrap().insert(tables::META_FORMAT, 1).unwrap();
+    for table in [tables::PENDING, tables::EXPANDING, tables::STAGING, tables::UPLOADS, tables::CONFLICTS] {
+        txn.delete_table(table).unwrap();
+    }
+    txn.delete_table(tables::AWAY).unwrap();
+    txn.delete_table(tables::MOVED).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let index = Index::open(&path, OPTIONS, DEFAULTS, clock.clone()).unwrap();
+    let bench = Bench { dir, index, clock };
+    assert_eq!(bench.node("d/f").unwrap().inode, before);
+    bench.unlink(before.parent, "f").await;
+    assert_eq!(bench.away_keys(), [("d/f".into(), None)]);
+}
