@@ -114,6 +114,9 @@ impl Content {
         let id = node.staged.ok_or(io::ErrorKind::StaleNetworkFileHandle)?;
         let found = self.staged.get(&id).map(|staged| staged.clone());
         let staged = found.map_or_else(|| self.load_staged(id), Ok)?;
+        if staged.ino() != node.ino {
+            self.owner(&staged)?;
+        }
         if staged.promised > 0 {
             staged.file()?;
         }

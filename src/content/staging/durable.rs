@@ -120,7 +120,8 @@ impl Content {
         Ok(())
     }
 
-    fn owner(&self, staged: &Staged) -> io::Result<Option<Ino>> {
+    /// Whose file it is now; `None` when the index does not know it.
+    pub(super) fn owner(&self, staged: &Staged) -> io::Result<Option<Ino>> {
         let row = self.index.staged(staged.id).map_err(io::Error::other)?;
         if let Some(row) = &row {
             staged.ino.store(row.ino.0, Ordering::Release);

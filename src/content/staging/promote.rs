@@ -41,16 +41,17 @@ impl Content {
     /// is to be abandoned.
     /// The caller holds the sole turn, and has seen that `version` is what it uploaded.
     /// # Errors
-    /// What the OS says.
+    /// What the OS or the index says; `StaleNetworkFileHandle` when the index does not know `staged` any more.
     pub async fn promote(&self, staged: &Arc<Staged>, base: Option<&Inode>) -> io::Result<(Local, ObjectRow)> {
         self.sync(staged).await?;
+        let ino = self.owner(staged)?.ok_or(io::ErrorKind::StaleNetworkFileHandle)?;
         let local = base.and_then(|base| base.local);
         let below = local.map(|local| self.try_get(local.object)).transpose()?.flatten();
         // one that was not complete a moment ago may have a fill of it under way
         let is_still = local.is_some_and(|local| local.complete);
         let merge = Merge::plan(staged, below, is_still);
         let object = ObjectId(self.index.allocate().await.map_err(io::Error::other)?);
-        let row = ObjectRow { ino: staged.ino(), size: merge.overlay.size(), presence: merge.presence() };
+        let row = ObjectRow { ino, size: merge.overlay.size(), presence: merge.presence() };
         // in the table before it is on the disk: so the sweep of orphans knows it
         self.ledger.enter(object, merge.here().bytes(), self.clock.now());
         let (path, below) = (self.objects.path(object), local.map(|local| self.objects.path(local.object)));
