@@ -11,7 +11,7 @@ use super::{Fs, error, permission};
 use crate::index::{Edit, Found, IndexError, Inode, Kind, NewInode, Node};
 use crate::revalidate::WaitError;
 use crate::rpc::Credentials;
-use crate::types::name::{ComponentKind, NameError};
+use crate::types::name::ComponentKind;
 use crate::types::{Component, Ino, Name, Time};
 
 /// Why the work of a transaction came to nothing.
@@ -114,7 +114,7 @@ impl Fs {
 pub(super) fn new_name(name: &[u8], dots: nfsstat3) -> Result<Name, nfsstat3> {
     match name {
         b"." | b".." => Err(dots),
-        _ => Name::new(name).map_err(|e: NameError| error::of_name(e)),
+        _ => Name::new(name).map_err(error::of_name),
     }
 }
 
