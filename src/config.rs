@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::content::CacheLimit;
+use crate::fs::Squash;
 use crate::index::Defaults;
 
 /// Loopback only, because NFS trusts whoever connects; 2049 is the port a mount asks for by default.
@@ -38,6 +39,9 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 pub const FILE_MODE: u32 = 0o644;
 /// Searchable for everybody, likewise.
 pub const DIR_MODE: u32 = 0o755;
+
+/// 65534: what Linux calls nobody and nogroup, and NFS clients know as the user who is none of theirs.
+pub const ANONYMOUS: u32 = 65_534;
 
 /// Where the bucket is and how to reach it.
 #[derive(Clone, Debug)]
@@ -110,6 +114,8 @@ pub struct Config {
     pub export: Option<String>,
     /// `--read-only`.
     pub read_only: bool,
+    /// `--squash --anon-uid --anon-gid`.
+    pub squash: Squash,
     /// `--lazy`: no mirror.
     pub lazy: bool,
     /// `--recheck`.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::admin;
 use crate::config::{Config, StaleLimit};
 use crate::content::{CacheDir, Content};
-use crate::fs::{Fs, HandleKey};
+use crate::fs::{self, Fs, HandleKey};
 use crate::index::{Index, IndexOptions};
 use crate::nfs::Nfs3;
 use crate::nfs::mount::Mount3;
@@ -101,7 +101,8 @@ impl Server {
         let identity = dir.identity();
         let (fsid, _) = identity.uuid.split_first_chunk::<8>().expect("a uuid has 16 bytes");
         let handles = HandleKey::new(identity.handle_key, u64::from_be_bytes(*fsid));
-        let fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles);
+        let fs_settings = fs::Settings { read_only: config.read_only, squash: config.squash };
+        let fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles, fs_settings, clock.clone());
 
         let stats = Arc::new(rpc::Stats::default());
         let config = Arc::new(config);

@@ -5,9 +5,10 @@
 mod support;
 
 use nfs3_client::nfs3_types::nfs3::nfsstat3::*;
-use nfs3_client::nfs3_types::nfs3::{GETATTR3args, MKDIR3args, Nfs3Result, diropargs3, filename3, ftype3, sattr3};
+use nfs3_client::nfs3_types::nfs3::{GETATTR3args, Nfs3Result, createhow3, ftype3, stable_how};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
 use nfsserve::tcp::{NFSTcp, NFSTcpListener};
+use support::changes::no_attributes;
 use support::{Client, World};
 
 /// The crate's listener over the file system of `world`, and a client of it.
@@ -49,18 +50,43 @@ async fn both_listeners_know_each_others_handles() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forged_handle_is_refused_and_a_change_too() {
+async fn a_forged_handle_is_refused() {
     let world = World::new().await;
     let mut client = embedded(&world).await;
-    let root = client.root();
 
-    let mut forged = root.data.0.to_vec();
+    let mut forged = client.root().data.0.to_vec();
     *forged.last_mut().unwrap() ^= 1;
     let object = nfs3_client::nfs3_types::nfs3::nfs_fh3 { data: Opaque::owned(forged) };
     let refused = client.raw().getattr(&GETATTR3args { object }).await.unwrap();
     assert!(matches!(refused, Nfs3Result::Err((NFS3ERR_BADHANDLE | NFS3ERR_STALE, _))), "{refused:?}");
+}
 
-    let place = diropargs3 { dir: root, name: filename3(Opaque::borrowed(b"new")) };
-    let refused = client.raw().mkdir(&MKDIR3args { where_: place, attributes: sattr3::default() }).await.unwrap();
-    assert!(matches!(refused, Nfs3Result::Err((NFS3ERR_ROFS, _))), "{refused:?}");
+#[tokio::test(flavor = "multi_thread")]
+async fn the_crates_listener_changes_a_tree() {
+    let mut world = World::new().await;
+    world.bucket.put("old", "old", &[]);
+    let mut client = embedded(&world).await;
+    let root = client.root();
+
+    let dir = client.mkdir_in(&root, b"dir").await.unwrap().handle;
+    let file = client.create_in(&dir, b"new", createhow3::UNCHECKED(no_attributes())).await.unwrap().handle;
+    client.write_at(&file, 0, b"new bytes", stable_how::FILE_SYNC).await.unwrap();
+    client.rename_in((&dir, b"new"), (&root, b"moved")).await.unwrap();
+    client.lookup("old").await.unwrap();
+    client.remove_in(&root, b"old").await.unwrap();
+    client.rmdir_in(&root, b"dir").await.unwrap();
+    assert_eq!(client.list("").await.unwrap(), ["moved"]);
+
+    // its WRITE says FILE_SYNC, and means it
+    drop(client);
+    world.restart().await;
+    assert_eq!(world.client().await.read("moved").await.unwrap(), b"new bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_file_system_refuses_changes_there_too() {
+    let world = World::with(&["--lazy", "--read-only"]).await;
+    let mut client = embedded(&world).await;
+    let root = client.root();
+    assert_eq!(client.mkdir_in(&root, b"new").await.unwrap_err(), NFS3ERR_ROFS);
 }

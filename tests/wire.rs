@@ -54,8 +54,8 @@ async fn a_named_export_and_a_subdirectory_can_be_mounted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_mutation_is_refused_with_the_attributes_of_what_it_touched() {
-    let world = World::new().await;
+async fn every_mutation_of_a_read_only_export_is_refused_with_the_attributes_of_what_it_touched() {
+    let world = World::with(&["--lazy", "--read-only"]).await;
     world.put("file.txt", b"hello");
     let mut client = world.client().await;
     let file = client.lookup("file.txt").await.unwrap().handle;

@@ -4,10 +4,11 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::serve::{ServeArgs, StaleLimitArg};
+use super::serve::{ServeArgs, SquashArg, StaleLimitArg};
 use super::values::AdminAddress;
 use crate::config::{self, Config, Encryption, NewObjects, S3Config, StaleLimit};
 use crate::content::CacheLimit;
+use crate::fs::Squash;
 use crate::index::Defaults;
 
 /// Why flags, each well written, make no configuration.
@@ -30,6 +31,9 @@ pub enum ConfigError {
     /// `--stale-wait` alone.
     #[error("--stale-wait only means something with --stale-limit one")]
     StaleWaitAlone,
+    /// `--anon-uid` or `--anon-gid` alone.
+    #[error("{0} only means something with --squash root or --squash all")]
+    AnonymousUnused(&'static str),
     /// Two listeners on one port.
     #[error("--listen and --admin have the same address: give one of them another port")]
     SameAddress,
@@ -85,6 +89,7 @@ impl TryFrom<ServeArgs> for Config {
             admin,
             export: args.export.clone(),
             read_only: args.read_only,
+            squash: squash(&args)?,
             lazy: args.lazy,
             cache: args.cache.clone(),
             s3: s3(args)?,
@@ -134,6 +139,18 @@ fn stale_limit(args: &ServeArgs) -> Result<StaleLimit, ConfigError> {
             let longest = Duration::from_millis(1)..=MAX_DEADLINE;
             within("--stale-wait", wait, longest, "from 1ms to 10m").map(StaleLimit::One)
         }
+    }
+}
+
+fn squash(args: &ServeArgs) -> Result<Squash, ConfigError> {
+    let anonymous = |id: Option<u32>| id.unwrap_or(config::ANONYMOUS);
+    let (uid, gid) = (anonymous(args.anon_uid), anonymous(args.anon_gid));
+    match args.squash {
+        SquashArg::None if args.anon_uid.is_some() => Err(ConfigError::AnonymousUnused("--anon-uid")),
+        SquashArg::None if args.anon_gid.is_some() => Err(ConfigError::AnonymousUnused("--anon-gid")),
+        SquashArg::None => Ok(Squash::None),
+        SquashArg::Root => Ok(Squash::Root(uid, gid)),
+        SquashArg::All => Ok(Squash::All(uid, gid)),
     }
 }
 
@@ -243,6 +260,7 @@ mod tests {
         assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (config::FILE_MODE, config::DIR_MODE));
         assert_eq!((config.s3.concurrency.get(), config.s3.rate), (config::S3_CONCURRENCY, None));
         assert_eq!(config.s3.new_objects, NewObjects::default());
+        assert_eq!(config.squash, Squash::None);
         assert!(!config.lazy && !config.read_only && !config.s3.anonymous && config.export.is_none());
     }
 
@@ -273,6 +291,13 @@ mod tests {
         assert_eq!(new.encryption, Some(encryption));
         let plain = config("--sse AES256").expect("nothing is wrong").s3.new_objects.encryption;
         assert_eq!(plain, Some(Encryption { method: "AES256".into(), kms_key: None }));
+    }
+
+    #[test]
+    fn squashing_maps_to_nobody_unless_told_whom() {
+        let squash = |flags| config(flags).map(|config| config.squash);
+        assert_eq!(squash("--squash root"), Ok(Squash::Root(65_534, 65_534)));
+        assert_eq!(squash("--squash all --anon-uid 33 --anon-gid 34"), Ok(Squash::All(33, 34)));
     }
 
     #[test]
@@ -307,6 +332,8 @@ mod tests {
             ("--sse aws:kms --no-sign-request", "--sse aws:kms", "--no-sign-request"),
             ("--file-mode 999", "--file-mode", "octal"),
             ("--uid root", "--uid", "invalid"),
+            ("--squash some", "--squash", "root"),
+            ("--anon-uid 33", "--anon-uid", "--squash"),
             ("--cache-szie 1GiB", "--cache-szie", "--cache-size"),
         ] {
             let error = config(flags).expect_err(flags);

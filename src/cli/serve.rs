@@ -38,7 +38,7 @@ pub struct ServeArgs {
           help_heading = "Cache")]
     pub lazy: bool,
 
-    /// Address for NFS, MOUNT and portmap; port 0 picks a free one. Who can reach it can read the bucket: NFS
+    /// Address for NFS, MOUNT and portmap; port 0 picks a free one. Who can reach it can read and change the bucket: NFS
     /// believes what clients say of their users
     #[arg(long, env = "FASTS3_LISTEN", value_name = "IP:PORT", value_parser = values::address,
           default_value_t = config::LISTEN, help_heading = "Serving")]
@@ -52,6 +52,20 @@ pub struct ServeArgs {
     #[arg(long, env = "FASTS3_READ_ONLY", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
           help_heading = "Serving")]
     pub read_only: bool,
+
+    /// Whom to take for nobody, whatever a client says: `none`, the superuser (`root`), or everybody (`all`). The
+    /// default trusts this machine, which is all that the default of `--listen` lets in
+    #[arg(long, env = "FASTS3_SQUASH", value_name = "none|root|all", value_enum, default_value_t = SquashArg::None,
+          help_heading = "Serving")]
+    pub squash: SquashArg,
+
+    /// With `--squash root` or `all`: the user that is nobody [default: 65534]
+    #[arg(long, env = "FASTS3_ANON_UID", value_name = "ID", help_heading = "Serving")]
+    pub anon_uid: Option<u32>,
+
+    /// With `--squash root` or `all`: the group that is nobody's [default: 65534]
+    #[arg(long, env = "FASTS3_ANON_GID", value_name = "ID", help_heading = "Serving")]
+    pub anon_gid: Option<u32>,
 
     /// Most client connections at once; further ones wait
     #[arg(long, env = "FASTS3_MAX_CONNECTIONS", value_name = "N", default_value_t = config::MAX_CONNECTIONS,
@@ -184,10 +198,22 @@ pub enum StaleLimitArg {
     One,
 }
 
+/// `--squash`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SquashArg {
+    /// Nobody.
+    None,
+    /// The superuser.
+    Root,
+    /// Everybody.
+    All,
+}
+
 /// Serves until a signal says stop.
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     if !config.listen.ip().is_loopback() {
-        warn!(listen = %config.listen, "everybody who can reach this address can read the bucket");
+        let do_what = if config.read_only { "read" } else { "read and change" };
+        warn!(listen = %config.listen, "everybody who can reach this address can {do_what} the bucket");
     }
     let lazy = config.lazy;
     // before anything else, so that a signal during a slow start is not lost

@@ -1,10 +1,11 @@
 //! Attributes: what GETATTR and every post-operation attribute say of a node, and ACCESS.
 
-use nfsserve::nfs::{fattr3, ftype3, nfsstat3, nfstime3, specdata3};
+use nfsserve::nfs::{fattr3, ftype3, nfsstat3, nfstime3, specdata3, wcc_attr};
 
 use super::ext::{Accessed, Answer, Caller, Failure};
 use super::{Fs, after, now, permission};
-use crate::index::{Kind, Node};
+use crate::content::Live;
+use crate::index::{Inode, Kind, Node};
 use crate::types::Time;
 
 impl Fs {
@@ -32,28 +33,53 @@ impl Fs {
     }
 
     fn accessed(&self, node: &Node, caller: &Caller, wanted: u32) -> Accessed {
-        Accessed { granted: permission::access(node, &caller.credentials, wanted), attr: self.attributes(node) }
+        let bits = permission::access(node, &caller.credentials, wanted);
+        let granted = if self.settings.read_only { permission::without_changes(bits) } else { bits };
+        Accessed { granted, attr: self.attributes(node) }
     }
 
-    /// The attributes of one snapshot of an inode (RFC 1813 section 2.6, fattr3).
-    pub(super) fn attributes(&self, node: &Node) -> fattr3 {
+    /// The attributes of one snapshot of an inode (RFC 1813 section 2.6, fattr3), with those that run ahead of the
+    /// index where bytes are staged.
+    pub(super) fn attributes(&self, inode: &Inode) -> fattr3 {
+        self.attributes_as(inode, self.live(inode))
+    }
+
+    /// The same, where what runs ahead is known to the caller.
+    pub(super) fn attributes_as(&self, inode: &Inode, live: Option<Live>) -> fattr3 {
+        let Live { size, mtime, ctime } = live.unwrap_or_else(|| settled(inode));
         fattr3 {
-            ftype: file_type(node.kind),
-            mode: node.mode,
-            nlink: if node.kind == Kind::Dir { 2 } else { 1 },
-            uid: node.uid,
-            gid: node.gid,
-            size: node.size,
+            ftype: file_type(inode.kind),
+            mode: inode.mode,
+            nlink: if inode.kind == Kind::Dir { 2 } else { 1 },
+            uid: inode.uid,
+            gid: inode.gid,
+            size,
             // S3 stores every byte, holes included; what of it is cached here is not the client's concern.
-            used: node.size,
-            rdev: specdata3 { specdata1: node.rdev.0, specdata2: node.rdev.1 },
+            used: size,
+            rdev: specdata3 { specdata1: inode.rdev.0, specdata2: inode.rdev.1 },
             fsid: self.handles.fsid(),
-            fileid: node.ino.0,
-            atime: nfs_time(node.atime),
-            mtime: nfs_time(node.mtime),
-            ctime: nfs_time(node.ctime),
+            fileid: inode.ino.0,
+            atime: nfs_time(inode.atime),
+            mtime: nfs_time(mtime),
+            ctime: nfs_time(ctime),
         }
     }
+
+    /// The attributes that run ahead of the index: a map lookup, and only where bytes are staged.
+    pub(super) fn live(&self, inode: &Inode) -> Option<Live> {
+        let id = inode.staged?;
+        self.content.staged_if_open(inode.ino).filter(|staged| staged.id() == id).map(|staged| staged.live())
+    }
+}
+
+/// What of an inode's row can run ahead of it.
+pub(super) fn settled(inode: &Inode) -> Live {
+    Live { size: inode.size, mtime: inode.mtime, ctime: inode.ctime }
+}
+
+/// The part of `attr` by which clients see whether they know of every change (RFC 1813 section 2.6, wcc_attr).
+pub(super) fn wcc_attr_of(attr: &fattr3) -> wcc_attr {
+    wcc_attr { size: attr.size, mtime: attr.mtime, ctime: attr.ctime }
 }
 
 fn file_type(kind: Kind) -> ftype3 {
@@ -69,7 +95,7 @@ fn file_type(kind: Kind) -> ftype3 {
 }
 
 /// NFSv3 has unsigned 32-bit seconds: times before 1970 and after 2106 are cut to the nearest it can say.
-fn nfs_time(time: Time) -> nfstime3 {
+pub(super) fn nfs_time(time: Time) -> nfstime3 {
     match u32::try_from(time.seconds()) {
         Ok(seconds) => nfstime3 { seconds, nseconds: time.subsec_nanos() },
         Err(_) if time.seconds() < 0 => nfstime3 { seconds: 0, nseconds: 0 },

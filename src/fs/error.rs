@@ -1,5 +1,7 @@
 //! The table from what went wrong below to what an NFS client is told. No wildcard arm.
 
+use std::io;
+
 use nfsserve::nfs::nfsstat3;
 use tracing::error;
 
@@ -9,14 +11,41 @@ use crate::types::name::NameError;
 
 /// What a client is told when the index fails.
 pub(super) fn of_index(failure: IndexError) -> nfsstat3 {
-    match failure {
+    match &failure {
         // The client asks again, and finds the server that is started next.
         IndexError::Closed => nfsstat3::NFS3ERR_JUKEBOX,
-        IndexError::Storage(_) | IndexError::Open(_) | IndexError::InUse => {
+        IndexError::Storage(redb) => match &**redb {
+            redb::Error::Io(io) => of_os(io),
+            _ => {
+                error!(%failure, "index failed");
+                nfsstat3::NFS3ERR_IO
+            }
+        },
+        IndexError::Open(_) | IndexError::InUse => {
             error!(%failure, "index failed");
             nfsstat3::NFS3ERR_IO
         }
     }
+}
+
+/// What a client is told when `content` fails, which passes failures of the index through.
+pub(super) fn of_io(failure: io::Error) -> nfsstat3 {
+    match failure.get_ref().and_then(|inner| inner.downcast_ref::<IndexError>()) {
+        Some(index) => of_index(index.clone()),
+        None => of_os(&failure),
+    }
+}
+
+fn of_os(failure: &io::Error) -> nfsstat3 {
+    let status = match failure.kind() {
+        io::ErrorKind::StorageFull => nfsstat3::NFS3ERR_NOSPC,
+        io::ErrorKind::QuotaExceeded => nfsstat3::NFS3ERR_DQUOT,
+        io::ErrorKind::FileTooLarge => nfsstat3::NFS3ERR_FBIG,
+        // io::ErrorKind has kinds that are not for us to name
+        _ => nfsstat3::NFS3ERR_IO,
+    };
+    error!(%failure, "the cache disk failed");
+    status
 }
 
 /// What a client is told when its wait for S3 ended without what it asked for.

@@ -337,6 +337,10 @@ pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     fn fileid_by(&self, handle: &[u8]) -> Result<fileid3, nfsstat3> {
         self.fh_to_id(&nfs_fh3 { data: handle.to_vec() })
     }
+    /// Who the caller is taken for; `nfs/` asks before everything else, so that nothing sees another identity.
+    fn squash(&self, caller: Credentials) -> Credentials {
+        caller
+    }
     /// Largest READ answered, in bytes: `FsInfo::read_max` for every object. A larger one is cut to it.
     fn read_max(&self) -> u32 {
         1 << 20
@@ -415,6 +419,7 @@ pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     /// RENAME. # Errors: NOENT, EXIST, NOTDIR, ISDIR, NOTEMPTY, INVAL, ACCES, PERM, ROFS, NAMETOOLONG, STALE, JUKEBOX, IO.
     fn rename_by(&self, caller: &Caller, args: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>>;
     /// LINK: the file's attributes and the directory's. # Errors: NOTSUPP.
+    #[expect(clippy::type_complexity, reason = "said once, and always refused")]
     fn link_by(
         &self,
         caller: &Caller,

@@ -1,23 +1,37 @@
 //! File system semantics, one file per operation family: attributes and permissions, lookup, read,
-//! listing. No NFS wire types but those of nfsserve's trait, no S3 types.
+//! listing; write, create, remove, rename. No NFS wire types but those of nfsserve's trait, no S3 types.
 //!
 //! `Fs` is both an nfsserve `NFSFileSystem` (so that others can embed it) and our own `NfsExt`.
 //! Rule (F1): what the index and the content room have is answered at once as `Answer::Now`, after the
 //! revalidator was told of it; only what is not here becomes `Answer::Later`.
 //! Nothing here decides what is fresh, and nothing here talks to S3.
+//!
+//! A change is one transaction of the index (`change`): what it needs is looked at, allowed, done and told about
+//! inside, so nothing comes between, and the attributes before and after are those of the change itself.
+//! It is durable before the answer (D1). It never waits for S3, but for the listing of a directory that is to be
+//! removed, moved or replaced and has never been listed.
+//!
+//! Lock order: the turn of a staging file, then the transaction.
 
 mod attr;
+mod change;
+mod create;
 mod error;
 pub mod ext;
 mod handle;
 mod listing;
 mod lookup;
+mod overlay;
 mod permission;
 mod read;
+mod remove;
+mod rename;
+mod setattr;
 mod statfs;
 #[cfg(test)]
 mod tests;
 mod vfs;
+mod write;
 
 use std::sync::Arc;
 
@@ -25,11 +39,12 @@ use futures::future::BoxFuture;
 use nfsserve::nfs::nfsstat3;
 
 pub use handle::{HANDLE_BYTES, HandleKey};
+pub use permission::Squash;
 
 use crate::content::Content;
 use crate::index::{Index, Kind, Node};
 use crate::revalidate::Revalidator;
-use crate::types::Ino;
+use crate::types::{Clock, Ino};
 use ext::{Answer, Failure};
 
 /// The file system. Cheap to clone.
@@ -39,12 +54,33 @@ pub struct Fs {
     content: Arc<Content>,
     revalidator: Arc<Revalidator>,
     handles: HandleKey,
+    settings: Settings,
+    clock: Clock,
+}
+
+/// How often a change begins again because an upload ended, or began, under it; each time is one that did.
+const ATTEMPTS: usize = 16;
+
+/// What of the configuration the file system itself follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Refuses all changes with ROFS.
+    pub read_only: bool,
+    /// Whose identity is not taken as it is told.
+    pub squash: Squash,
 }
 
 impl Fs {
     /// Puts the rooms together. `handles` makes file handles that survive restarts and cannot be forged.
-    pub fn new(index: Arc<Index>, content: Arc<Content>, revalidator: Arc<Revalidator>, handles: HandleKey) -> Fs {
-        Fs { index, content, revalidator, handles }
+    pub fn new(
+        index: Arc<Index>,
+        content: Arc<Content>,
+        revalidator: Arc<Revalidator>,
+        handles: HandleKey,
+        settings: Settings,
+        clock: Clock,
+    ) -> Fs {
+        Fs { index, content, revalidator, handles, settings, clock }
     }
 
     /// The node of a fileid; STALE when it is gone.

@@ -25,6 +25,11 @@ impl Fs {
         let node = now!(self.node(id));
         now!(self.readable(&node, caller));
         self.revalidator.touch(&node);
+        if node.staged.is_some() { self.read_staged(node, offset, count) } else { self.read_clean(node, offset, count) }
+    }
+
+    /// READ of a file that is what S3 has.
+    pub(super) fn read_clean(&self, node: Arc<Node>, offset: u64, count: u32) -> Answer<Result<ReadOk, Failure>> {
         let range = cut(&node, offset, count);
         if range.is_empty() {
             return Answer::Now(Ok(self.nothing(&node, offset)));
@@ -46,6 +51,15 @@ impl Fs {
             return Answer::Now(Err(self.failure(nfsstat3::NFS3ERR_IO, &node)));
         }
         self.revalidator.touch(&node);
+        if node.staged.is_none() {
+            return self.target_clean(node);
+        }
+        let fs = self.clone();
+        Answer::Later(Box::pin(async move { fs.target_staged(node.ino.0).await }))
+    }
+
+    /// The target of a link that is what S3 has.
+    pub(super) fn target_clean(&self, node: Arc<Node>) -> Answer<Result<(Vec<u8>, fattr3), Failure>> {
         let range = 0..node.size;
         if let Some(object) = self.here(&node, &range) {
             return Answer::Now(self.target(&node, &object));
@@ -71,7 +85,7 @@ impl Fs {
     }
 
     /// The object that has all of `range` of this version, if it is here.
-    fn here(&self, node: &Node, range: &Range<u64>) -> Option<Arc<Object>> {
+    pub(super) fn here(&self, node: &Node, range: &Range<u64>) -> Option<Arc<Object>> {
         let object = self.content.get(node.local?.object)?;
         object.has(range.clone()).then_some(object)
     }

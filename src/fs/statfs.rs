@@ -4,13 +4,12 @@ use nfsserve::nfs::{FSF_CANSETTIME, FSF_HOMOGENEOUS, FSF_SYMLINK, nfsstat3};
 
 use super::ext::{Answer, Failure, FsInfo, FsStat, PathConf};
 use super::read::READ_MAX;
+use super::write::WRITE_MAX;
 use super::{Fs, now};
 use crate::types::name::MAX_NAME_BYTES;
 
 /// Largest object S3 takes: 50 TB.
-const MAX_FILE_BYTES: u64 = 50_000_000_000_000;
-/// Largest WRITE, in bytes.
-const WRITE_MAX: u32 = 1 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 50_000_000_000_000;
 /// 128 KiB a READDIR: some 600 entries with attributes, what Linux asks for at most.
 const READDIR_PREFERRED: u32 = 128 << 10;
 /// S3 has no limit of objects; `df -i` wants a number it can subtract from.
@@ -54,7 +53,9 @@ impl Fs {
         }))
     }
 
-    /// PATHCONF. An object has one key, so one link.
+    /// PATHCONF. An object has one key, so one link. Names over 245 bytes can only be read, where the bucket has them as
+    /// pieces of longer ones, and not be made (NAMETOOLONG). They are told all the same: Linux does not even
+    /// look up what is longer than the limit told.
     pub(super) fn pathconf_of(&self, id: u64) -> Answer<Result<PathConf, Failure>> {
         let node = now!(self.node(id));
         Answer::Now(Ok(PathConf {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::index::{Inode, Kind, Node};
+use crate::rpc::Credentials;
 use crate::types::{Component, Ino, Time};
 
 /// A node that is in no index.
@@ -28,4 +31,9 @@ pub(super) fn node(kind: Kind, mode: u32, uid: u32, gid: u32) -> Node {
         origin: None,
     };
     Node { inode, freshness: Arc::default() }
+}
+
+/// A caller.
+pub(super) fn who(uid: u32, gid: u32, gids: &[u32]) -> Credentials {
+    Credentials { uid, gid, gids: SmallVec::from_slice(gids) }
 }

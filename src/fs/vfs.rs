@@ -13,6 +13,7 @@ use super::ext::{
     PathConf, ReadOk, Refused, RenameArgs, RenameRefused, SpecialKind, Stability, Wcc, Written,
 };
 use super::read::READ_MAX;
+use super::write::WRITE_MAX;
 use crate::positioned::read_exact_at;
 use crate::rpc::{Credentials, Tail};
 use crate::types::Ino;
@@ -70,58 +71,89 @@ impl NfsExt for Fs {
         self.pathconf_of(id)
     }
 
+    fn squash(&self, caller: Credentials) -> Credentials {
+        self.settings.squash.apply(caller)
+    }
+
     fn write_verifier(&self) -> [u8; 8] {
-        todo!()
+        self.content.write_verifier()
     }
 
-    fn setattr_by(&self, _: &Caller, _: fileid3, _: sattr3, _: Option<nfstime3>) -> Answer<Result<Wcc, Refused>> {
-        todo!()
+    fn setattr_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        set: sattr3,
+        guard: Option<nfstime3>,
+    ) -> Answer<Result<Wcc, Refused>> {
+        self.setattr_of(caller, id, set, guard)
     }
 
-    fn write_by(&self, _: &Caller, _: fileid3, _: u64, _: &[u8], _: Stability) -> Answer<Result<Written, Refused>> {
-        todo!()
+    fn write_by(
+        &self,
+        caller: &Caller,
+        id: fileid3,
+        offset: u64,
+        data: &[u8],
+        stable: Stability,
+    ) -> Answer<Result<Written, Refused>> {
+        self.write_of(caller, id, offset, data, stable)
     }
 
-    fn commit_by(&self, _: &Caller, _: fileid3, _: u64, _: u32) -> Answer<Result<Wcc, Refused>> {
-        todo!()
+    fn commit_by(&self, _caller: &Caller, id: fileid3, _offset: u64, _count: u32) -> Answer<Result<Wcc, Refused>> {
+        self.commit_of(id)
     }
 
-    fn create_by(&self, _: &Caller, _: fileid3, _: &[u8], _: CreateMode) -> Answer<Result<Made, Refused>> {
-        todo!()
+    fn create_by(&self, caller: &Caller, dir: fileid3, name: &[u8], how: CreateMode) -> Answer<Result<Made, Refused>> {
+        self.create_of(caller, dir, name, how)
     }
 
-    fn mkdir_by(&self, _: &Caller, _: fileid3, _: &[u8], _: sattr3) -> Answer<Result<Made, Refused>> {
-        todo!()
+    fn mkdir_by(&self, caller: &Caller, dir: fileid3, name: &[u8], set: sattr3) -> Answer<Result<Made, Refused>> {
+        self.mkdir_of(caller, dir, name, set)
     }
 
-    fn symlink_by(&self, _: &Caller, _: fileid3, _: &[u8], _: &[u8], _: sattr3) -> Answer<Result<Made, Refused>> {
-        todo!()
+    fn symlink_by(
+        &self,
+        caller: &Caller,
+        dir: fileid3,
+        name: &[u8],
+        target: &[u8],
+        set: sattr3,
+    ) -> Answer<Result<Made, Refused>> {
+        self.symlink_of(caller, dir, name, target, set)
     }
 
-    fn mknod_by(&self, _: &Caller, _: fileid3, _: &[u8], _: SpecialKind, _: sattr3) -> Answer<Result<Made, Refused>> {
-        todo!()
+    fn mknod_by(
+        &self,
+        caller: &Caller,
+        dir: fileid3,
+        name: &[u8],
+        kind: SpecialKind,
+        set: sattr3,
+    ) -> Answer<Result<Made, Refused>> {
+        self.mknod_of(caller, dir, name, kind, set)
     }
 
-    fn remove_by(&self, _: &Caller, _: fileid3, _: &[u8]) -> Answer<Result<Wcc, Refused>> {
-        todo!()
+    fn remove_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        self.remove_of(caller, dir, name)
     }
 
-    fn rmdir_by(&self, _: &Caller, _: fileid3, _: &[u8]) -> Answer<Result<Wcc, Refused>> {
-        todo!()
+    fn rmdir_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        self.rmdir_of(caller, dir, name)
     }
 
-    fn rename_by(&self, _: &Caller, _: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>> {
-        todo!()
+    fn rename_by(&self, caller: &Caller, args: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>> {
+        self.rename_of(caller, args)
     }
 
     fn link_by(
         &self,
-        _: &Caller,
-        _: fileid3,
-        _: fileid3,
-        _: &[u8],
+        _caller: &Caller,
+        id: fileid3,
+        dir: fileid3,
+        _name: &[u8],
     ) -> Answer<Result<(Option<fattr3>, Wcc), (Option<fattr3>, Refused)>> {
-        todo!()
+        self.link_of(id, dir)
     }
 }
 
@@ -131,18 +163,48 @@ fn embedder() -> Caller {
     Caller { credentials, peer: ([127, 0, 0, 1], 0).into() }
 }
 
-async fn wait<T: Send + 'static, E: Into<Failure> + Send + 'static>(
-    answer: Answer<Result<T, E>>,
-) -> Result<T, nfsstat3> {
-    answer.wait().await.map_err(|e| e.into().status)
+async fn wait<T: Send + 'static, E: Refusal>(answer: Answer<Result<T, E>>) -> Result<T, nfsstat3> {
+    answer.wait().await.map_err(|e| e.status())
 }
 
-const READ_ONLY: nfsstat3 = nfsstat3::NFS3ERR_ROFS;
+/// What a failure comes to where nothing but a status can be said.
+trait Refusal: Send + 'static {
+    fn status(&self) -> nfsstat3;
+}
+
+impl Refusal for nfsstat3 {
+    fn status(&self) -> nfsstat3 {
+        *self
+    }
+}
+
+impl Refusal for Failure {
+    fn status(&self) -> nfsstat3 {
+        self.status
+    }
+}
+
+impl Refusal for Refused {
+    fn status(&self) -> nfsstat3 {
+        self.status
+    }
+}
+
+impl Refusal for RenameRefused {
+    fn status(&self) -> nfsstat3 {
+        self.status
+    }
+}
+
+/// The attributes after a change.
+fn after(wcc: Wcc) -> Result<fattr3, nfsstat3> {
+    wcc.after.ok_or(nfsstat3::NFS3ERR_STALE)
+}
 
 #[async_trait]
 impl NFSFileSystem for Fs {
     fn capabilities(&self) -> VFSCapabilities {
-        VFSCapabilities::ReadOnly
+        if self.settings.read_only { VFSCapabilities::ReadOnly } else { VFSCapabilities::ReadWrite }
     }
 
     fn root_dir(&self) -> fileid3 {
@@ -161,8 +223,8 @@ impl NFSFileSystem for Fs {
         wait(self.getattr_of(id)).await
     }
 
-    async fn setattr(&self, _id: fileid3, _setattr: sattr3) -> Result<fattr3, nfsstat3> {
-        Err(READ_ONLY)
+    async fn setattr(&self, id: fileid3, setattr: sattr3) -> Result<fattr3, nfsstat3> {
+        after(wait(self.setattr_of(&embedder(), id, setattr, None)).await?)
     }
 
     async fn read(&self, id: fileid3, offset: u64, count: u32) -> Result<(Vec<u8>, bool), nfsstat3> {
@@ -181,34 +243,49 @@ impl NFSFileSystem for Fs {
         Ok((bytes, read.eof))
     }
 
-    async fn write(&self, _id: fileid3, _offset: u64, _data: &[u8]) -> Result<fattr3, nfsstat3> {
-        Err(READ_ONLY)
+    /// Whoever cannot ask for a COMMIT gets what needs none.
+    async fn write(&self, id: fileid3, offset: u64, data: &[u8]) -> Result<fattr3, nfsstat3> {
+        let mut at = offset;
+        for part in data.chunks(WRITE_MAX as usize) {
+            wait(self.write_of(&embedder(), id, at, part, Stability::Unstable)).await?;
+            at = at.saturating_add(part.len() as u64);
+        }
+        after(wait(self.commit_of(id)).await?)
     }
 
-    async fn create(&self, _dir: fileid3, _name: &filename3, _attr: sattr3) -> Result<(fileid3, fattr3), nfsstat3> {
-        Err(READ_ONLY)
+    async fn create(&self, dir: fileid3, name: &filename3, set: sattr3) -> Result<(fileid3, fattr3), nfsstat3> {
+        let made = wait(self.create_of(&embedder(), dir, &name.0, CreateMode::Unchecked(set))).await?;
+        Ok((made.id, made.attr))
     }
 
-    async fn create_exclusive(&self, _dir: fileid3, _name: &filename3) -> Result<fileid3, nfsstat3> {
-        Err(READ_ONLY)
+    /// The trait has no verifier, so a second call is refused like anybody's.
+    async fn create_exclusive(&self, dir: fileid3, name: &filename3) -> Result<fileid3, nfsstat3> {
+        let guarded = CreateMode::Guarded(sattr3::default());
+        Ok(wait(self.create_of(&embedder(), dir, &name.0, guarded)).await?.id)
     }
 
-    async fn mkdir(&self, _dir: fileid3, _name: &filename3) -> Result<(fileid3, fattr3), nfsstat3> {
-        Err(READ_ONLY)
+    async fn mkdir(&self, dir: fileid3, name: &filename3) -> Result<(fileid3, fattr3), nfsstat3> {
+        let made = wait(self.mkdir_of(&embedder(), dir, &name.0, sattr3::default())).await?;
+        Ok((made.id, made.attr))
     }
 
-    async fn remove(&self, _dir: fileid3, _name: &filename3) -> Result<(), nfsstat3> {
-        Err(READ_ONLY)
+    /// The trait has one method for both kinds, as nfsserve sends RMDIR here, too.
+    async fn remove(&self, dir: fileid3, name: &filename3) -> Result<(), nfsstat3> {
+        match wait(self.remove_of(&embedder(), dir, &name.0)).await {
+            Err(nfsstat3::NFS3ERR_ISDIR) => wait(self.rmdir_of(&embedder(), dir, &name.0)).await.map(drop),
+            other => other.map(drop),
+        }
     }
 
     async fn rename(
         &self,
-        _from_dir: fileid3,
-        _from_name: &filename3,
-        _to_dir: fileid3,
-        _to_name: &filename3,
+        from_dir: fileid3,
+        from_name: &filename3,
+        to_dir: fileid3,
+        to_name: &filename3,
     ) -> Result<(), nfsstat3> {
-        Err(READ_ONLY)
+        let args = RenameArgs { from: from_dir, from_name: &from_name.0, to: to_dir, to_name: &to_name.0 };
+        wait(self.rename_of(&embedder(), args)).await.map(drop)
     }
 
     async fn readdir(
@@ -231,12 +308,13 @@ impl NFSFileSystem for Fs {
 
     async fn symlink(
         &self,
-        _dir: fileid3,
-        _name: &filename3,
-        _target: &nfspath3,
-        _attr: &sattr3,
+        dir: fileid3,
+        name: &filename3,
+        target: &nfspath3,
+        set: &sattr3,
     ) -> Result<(fileid3, fattr3), nfsstat3> {
-        Err(READ_ONLY)
+        let made = wait(self.symlink_of(&embedder(), dir, &name.0, &target.0, *set)).await?;
+        Ok((made.id, made.attr))
     }
 
     async fn readlink(&self, id: fileid3) -> Result<nfspath3, nfsstat3> {

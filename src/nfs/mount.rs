@@ -58,7 +58,7 @@ impl<F: NfsExt> Mount3<F> {
         let client = client(call.peer);
         match call.procedure {
             0 => {}
-            1 => return Ok(self.mount(caller(call), args.opaque(MAX_PATH_BYTES)?)),
+            1 => return Ok(self.mount(caller(&*self.fs, call), args.opaque(MAX_PATH_BYTES)?)),
             2 => self.dump(reply),
             3 => {
                 let gone = Mount { client, path: canonical(args.opaque(MAX_PATH_BYTES)?) };

@@ -78,6 +78,18 @@ impl ListingProgress {
             None => Ok(false),
         }
     }
+
+    /// Waits until the whole listing has ended; at most the deadline.
+    /// # Errors
+    /// As `advanced`.
+    pub async fn ended(mut self) -> Result<(), WaitError> {
+        let deadline = self.deadline;
+        let all = async {
+            while !self.advanced().await? {}
+            Ok(())
+        };
+        tokio::time::timeout(deadline, all).await.unwrap_or(Err(WaitError::Busy))
+    }
 }
 
 impl Revalidator {

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
+pub mod changes;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;

@@ -1,0 +1,66 @@
+//! REMOVE and RMDIR (RFC 1813 sections 3.3.12 and 3.3.13).
+
+use nfsserve::nfs::nfsstat3;
+
+use super::change::{Stop, is_surely_empty, look_up, new_name};
+use super::ext::{Answer, Caller, Refused, Wcc};
+use super::{Fs, error, now, permission};
+use crate::index::{Edit, Inode, Kind};
+use crate::rpc::Credentials;
+use crate::types::{Ino, Name};
+
+impl Fs {
+    /// REMOVE. Not of directories: no client asks for it.
+    pub(super) fn remove_of(&self, caller: &Caller, dir: u64, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        let name = now!(new_name(name, dots(name)).map_err(|status| self.refused(status, dir)));
+        let (fs, caller) = (self.clone(), caller.credentials.clone());
+        Answer::Later(Box::pin(async move {
+            let ((), wcc) = fs.change(dir, move |_, edit, dir| remove(edit, dir, &name, &caller)).await?;
+            Ok(wcc)
+        }))
+    }
+
+    /// RMDIR.
+    pub(super) fn rmdir_of(&self, caller: &Caller, dir: u64, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
+        let name = now!(new_name(name, dots(name)).map_err(|status| self.refused(status, dir)));
+        let (fs, caller) = (self.clone(), caller.credentials.clone());
+        Answer::Later(Box::pin(async move {
+            fs.writable(dir)?;
+            fs.list_child_first(dir, &name, false).await.map_err(|status| fs.refused(status, dir))?;
+            let ((), wcc) = fs.change(dir, move |_, edit, dir| rmdir(edit, dir, &name, &caller)).await?;
+            Ok(wcc)
+        }))
+    }
+
+    /// Brings the listing of a directory here that is to be removed, replaced or (`all`) moved.
+    pub(super) async fn list_child_first(&self, dir: u64, name: &Name, all: bool) -> Result<(), nfsstat3> {
+        match self.index.child(Ino(dir), name).map_err(error::of_index)? {
+            Some(child) => self.list_first(&child, all).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the RFC has RMDIR say of `.` and of `..`.
+fn dots(name: &[u8]) -> nfsstat3 {
+    if name == b"." { nfsstat3::NFS3ERR_INVAL } else { nfsstat3::NFS3ERR_EXIST }
+}
+
+fn remove(edit: &mut Edit<'_, '_>, dir: &Inode, name: &Name, caller: &Credentials) -> Result<(), Stop> {
+    let found = look_up(edit, dir, name, caller)?.ok_or(nfsstat3::NFS3ERR_NOENT)?;
+    permission::may_take(dir, &found.inode, caller)?;
+    if found.inode.kind == Kind::Dir {
+        return Err(nfsstat3::NFS3ERR_ISDIR.into());
+    }
+    Ok(edit.remove(dir.ino, &found)?)
+}
+
+fn rmdir(edit: &mut Edit<'_, '_>, dir: &Inode, name: &Name, caller: &Credentials) -> Result<(), Stop> {
+    let found = look_up(edit, dir, name, caller)?.ok_or(nfsstat3::NFS3ERR_NOENT)?;
+    permission::may_take(dir, &found.inode, caller)?;
+    if found.inode.kind != Kind::Dir {
+        return Err(nfsstat3::NFS3ERR_NOTDIR.into());
+    }
+    is_surely_empty(edit, &found.inode)?;
+    Ok(edit.remove(dir.ino, &found)?)
+}
