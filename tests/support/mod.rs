@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
+pub mod changes;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -125,6 +127,12 @@ impl World {
     /// Lets what was checked become due again.
     pub fn age(&self) {
         self.clock.advance(RECHECK);
+    }
+
+    /// Waits until S3 has every change made so far.
+    pub async fn sync(&self) {
+        let writeback = self.server().writeback().expect("the server is not read-only");
+        soon(writeback.synced(None)).await.unwrap();
     }
 
     pub async fn client(&self) -> Client {
