@@ -116,8 +116,7 @@ impl World {
 
     /// Waits until S3 has every change made so far.
     pub async fn sync(&self) {
-        let writeback = self.server().writeback().expect("the server is not read-only");
-        soon(writeback.synced(None)).await.unwrap();
+        soon(self.server().writeback().synced(None)).await.unwrap();
     }
 
     pub async fn client(&self) -> Client {
