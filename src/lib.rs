@@ -13,6 +13,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod content;
+pub mod crash;
 pub mod fs;
 pub mod index;
 pub mod nfs;

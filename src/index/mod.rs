@@ -37,6 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
+pub(crate) use metadata::tell as tell_attributes;
 pub use model::*;
 pub use settle::{Conflict, Expanded, Outcome, Settled, Task};
 pub use sweep::Sweep;
