@@ -18,6 +18,9 @@ pub(super) fn compose(before: Option<Headers>, inode: &Inode, pending: &Pending,
     }
     // a change made here counts more than what S3 says and was never asked for
     let inode = Inode { attributes_known: inode.attributes_known || pending.attributes, ..inode.clone() };
+    if pending.content && !inode.attributes_known {
+        headers.user.insert("file-mtime".to_owned(), format!("{}ns", inode.mtime.0));
+    }
     tell_attributes(&mut headers.user, &inode);
     headers
 }
@@ -94,6 +97,15 @@ mod tests {
         let after = compose(Some(inherited(Headers { user, ..Headers::default() })), &inode, &PENDING, &key("f"));
         assert_eq!((after.user.get("uid"), after.user["file-owner"].as_str()), (None, "0"));
         assert_eq!(after.user["colour"], "blue");
+    }
+
+    #[test]
+    fn bytes_written_here_have_the_time_of_here() {
+        let user = BTreeMap::from([("mtime".into(), "5".into()), ("uid".into(), "99".into())]);
+        let inode = Inode { attributes_known: false, mtime: Time(77), ..some_inode() };
+        let after = compose(Some(Headers { user, ..Headers::default() }), &inode, &PENDING, &key("f")).user;
+        assert_eq!((after["file-mtime"].as_str(), after["mtime"].as_str()), ("77ns", "0.000000077"));
+        assert_eq!(after["file-owner"], "99");
     }
 
     #[test]
