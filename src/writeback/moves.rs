@@ -78,11 +78,14 @@ impl Writeback {
                     count(&self.counters.copies);
                     return Ok(Some((put.etag, at)));
                 }
-                Err(store::Error::SourceChanged { .. }) => {
-                    let (meta, at) = self.look(&from.key).await?;
-                    return self.source_changed(task, from, meta, at).await;
-                }
-                Err(error) => error,
+                Err(store::Error::SourceChanged { .. }) => None,
+                // onto itself, source and target are one
+                Err(store::Error::PreconditionFailed { .. } | store::Error::NotFound { .. }) if from.key == *key => None,
+                Err(error) => Some(error),
+            };
+            let Some(error) = error else {
+                let (meta, at) = self.look(&from.key).await?;
+                return self.source_changed(task, from, meta, at).await;
             };
             self.refusal(ino, &sent, error)?;
             match self.judge(Refused { task, key, over: &over, sent: &sent }).await? {

@@ -214,7 +214,7 @@ impl Writeback {
     }
 
     /// The headers of the version that is rewritten; of a new file that takes the name of another, that one's.
-    async fn before(&self, task: &Task, key: &Key, over: &Over) -> Result<Option<Headers>, Trouble> {
+    pub(super) async fn before(&self, task: &Task, key: &Key, over: &Over) -> Result<Option<Headers>, Trouble> {
         let own = plan::version(task);
         let from = match (&own, over) {
             (Some(Version { key, .. }), _) => key,
