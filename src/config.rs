@@ -60,6 +60,28 @@ pub struct S3Config {
     pub concurrency: NonZeroU32,
     /// `--s3-rate`: requests a second; `None` = as many as S3 takes.
     pub rate: Option<NonZeroU32>,
+    /// What new objects are given.
+    pub new_objects: NewObjects,
+}
+
+/// What S3 is told of every object that is written, beside what is known of the object itself. All in S3's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewObjects {
+    /// `--storage-class`, for objects that have none of their own yet; `None` = the bucket's.
+    pub storage_class: Option<String>,
+    /// `--acl`: a canned one; `None` = the bucket's.
+    pub acl: Option<String>,
+    /// `--sse`, `--sse-kms-key-id`; `None` = the bucket's.
+    pub encryption: Option<Encryption>,
+}
+
+/// Encryption at rest, done by S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    /// `AES256`, `aws:kms` or `aws:kms:dsse`.
+    pub method: String,
+    /// The key of KMS; `None` = the account's own for S3.
+    pub kms_key: Option<String>,
 }
 
 /// How long a copy may be stale.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::serve::{ServeArgs, StaleLimitArg};
 use super::values::AdminAddress;
-use crate::config::{self, Config, S3Config, StaleLimit};
+use crate::config::{self, Config, Encryption, NewObjects, S3Config, StaleLimit};
 use crate::content::CacheLimit;
 use crate::index::Defaults;
 
@@ -39,6 +39,12 @@ pub enum ConfigError {
     /// Credentials asked for and refused.
     #[error("--no-sign-request sends no credentials, so --profile and --request-payer cannot go with it")]
     Anonymous,
+    /// `--sse-kms-key-id` without KMS.
+    #[error("--sse-kms-key-id only means something with --sse aws:kms or --sse aws:kms:dsse")]
+    KmsKeyAlone,
+    /// KMS asked for by nobody in particular.
+    #[error("--sse {0} needs signed requests, so it cannot go with --no-sign-request")]
+    AnonymousKms(String),
     /// `--log` is no filter.
     #[error("--log: {0}; write a level, as in debug, or one for each module, as in warn,fasts3::revalidate=debug")]
     Log(String),
@@ -139,6 +145,32 @@ fn admin(args: &ServeArgs) -> Result<Option<std::net::SocketAddr>, ConfigError> 
     }
 }
 
+fn new_objects(args: &ServeArgs) -> Result<NewObjects, ConfigError> {
+    let is_kms = args.sse.as_deref().is_some_and(|method| method.starts_with("aws:kms"));
+    let kms_key = filled("--sse-kms-key-id", args.sse_kms_key_id.clone())?;
+    if kms_key.is_some() && !is_kms {
+        return Err(ConfigError::KmsKeyAlone);
+    }
+    if args.no_sign_request
+        && is_kms
+        && let Some(method) = &args.sse
+    {
+        return Err(ConfigError::AnonymousKms(method.clone()));
+    }
+    Ok(NewObjects {
+        storage_class: args.storage_class.clone(),
+        acl: args.acl.clone(),
+        encryption: args.sse.clone().map(|method| Encryption { method, kms_key }),
+    })
+}
+
+fn filled(flag: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
+    match value.as_deref() {
+        Some("") => Err(ConfigError::Empty(flag)),
+        _ => Ok(value),
+    }
+}
+
 fn s3(args: ServeArgs) -> Result<S3Config, ConfigError> {
     let anonymous = args.no_sign_request;
     if anonymous && (args.profile.is_some() || args.request_payer) {
@@ -147,11 +179,8 @@ fn s3(args: ServeArgs) -> Result<S3Config, ConfigError> {
     if args.endpoint_url.as_deref().is_some_and(|url| !is_endpoint(url)) {
         return Err(ConfigError::EndpointUrl);
     }
-    let filled = |flag, value: Option<String>| match value.as_deref() {
-        Some("") => Err(ConfigError::Empty(flag)),
-        _ => Ok(value),
-    };
     Ok(S3Config {
+        new_objects: new_objects(&args)?,
         bucket: args.bucket.bucket,
         prefix: args.bucket.prefix,
         endpoint_url: args.endpoint_url,
@@ -213,6 +242,7 @@ mod tests {
         );
         assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (config::FILE_MODE, config::DIR_MODE));
         assert_eq!((config.s3.concurrency.get(), config.s3.rate), (config::S3_CONCURRENCY, None));
+        assert_eq!(config.s3.new_objects, NewObjects::default());
         assert!(!config.lazy && !config.read_only && !config.s3.anonymous && config.export.is_none());
     }
 
@@ -232,6 +262,17 @@ mod tests {
         assert_eq!((config.defaults.uid, config.defaults.gid), (33, 34));
         assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (0o600, 0o700));
         assert!(config.lazy && config.s3.anonymous);
+    }
+
+    #[test]
+    fn flags_for_new_objects_reach_the_config() {
+        let flags = "--storage-class standard_ia --acl public-read --sse aws:kms --sse-kms-key-id alias/media";
+        let new = config(flags).expect("nothing is wrong").s3.new_objects;
+        let encryption = Encryption { method: "aws:kms".into(), kms_key: Some("alias/media".into()) };
+        assert_eq!((new.storage_class.as_deref(), new.acl.as_deref()), (Some("STANDARD_IA"), Some("public-read")));
+        assert_eq!(new.encryption, Some(encryption));
+        let plain = config("--sse AES256").expect("nothing is wrong").s3.new_objects.encryption;
+        assert_eq!(plain, Some(Encryption { method: "AES256".into(), kms_key: None }));
     }
 
     #[test]
@@ -257,6 +298,13 @@ mod tests {
             ("--endpoint-url http://me:secret@minio", "--endpoint-url", "password"),
             ("--region ''", "--region", "empty"),
             ("--no-sign-request --profile p", "--no-sign-request", "--profile"),
+            ("--storage-class DEEP_ARCHIVE", "--storage-class", "GLACIER_IR"),
+            ("--acl everybody", "--acl", "public-read"),
+            ("--sse AES512", "--sse", "aws:kms:dsse"),
+            ("--sse-kms-key-id k", "--sse-kms-key-id", "--sse aws:kms"),
+            ("--sse AES256 --sse-kms-key-id k", "--sse-kms-key-id", "--sse aws:kms"),
+            ("--sse aws:kms --sse-kms-key-id ''", "--sse-kms-key-id", "empty"),
+            ("--sse aws:kms --no-sign-request", "--sse aws:kms", "--no-sign-request"),
             ("--file-mode 999", "--file-mode", "octal"),
             ("--uid root", "--uid", "invalid"),
             ("--cache-szie 1GiB", "--cache-szie", "--cache-size"),

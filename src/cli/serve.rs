@@ -124,6 +124,25 @@ pub struct ServeArgs {
     #[arg(long, env = "FASTS3_S3_RATE", value_name = "N", help_heading = "S3")]
     pub s3_rate: Option<NonZeroU32>,
 
+    /// Storage class of new objects, as in STANDARD_IA or INTELLIGENT_TIERING; one that is rewritten keeps its own
+    /// [default: that of the bucket, which is STANDARD on AWS]
+    #[arg(long, env = "FASTS3_STORAGE_CLASS", value_name = "CLASS", value_parser = values::storage_class,
+          help_heading = "New objects")]
+    pub storage_class: Option<String>,
+
+    /// Canned ACL of what is written; the bucket must have ACLs switched on, which AWS's have not by themselves
+    #[arg(long, env = "FASTS3_ACL", value_name = "ACL", value_parser = values::acl(), help_heading = "New objects")]
+    pub acl: Option<String>,
+
+    /// Encryption at rest of what is written: S3's own keys (AES256), or those of KMS, once or twice over
+    /// [default: that of the bucket, which is AES256 on AWS]
+    #[arg(long, env = "FASTS3_SSE", value_name = "METHOD", value_parser = values::sse(), help_heading = "New objects")]
+    pub sse: Option<String>,
+
+    /// With `--sse aws:kms` or `aws:kms:dsse`: id, alias or ARN of the key [default: the account's key for S3]
+    #[arg(long, env = "FASTS3_SSE_KMS_KEY_ID", value_name = "KEY", help_heading = "New objects")]
+    pub sse_kms_key_id: Option<String>,
+
     /// Owner of objects whose metadata names none [default: who runs the server]
     #[arg(long, env = "FASTS3_UID", value_name = "ID", help_heading = "Attributes")]
     pub uid: Option<u32>,

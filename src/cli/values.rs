@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::builder::PossibleValuesParser;
 
 use crate::types::key::MAX_KEY_BYTES;
 
@@ -111,6 +112,48 @@ pub fn mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "permissions are octal, as in 0644 or 755".into())
 }
 
+/// A storage class. Any name but those of archives, because servers other than AWS's have classes of their own.
+pub fn storage_class(text: &str) -> Result<String, String> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if text.is_empty() || !text.chars().all(is_legal) {
+        return Err("a storage class is a word as in STANDARD_IA or INTELLIGENT_TIERING".into());
+    }
+    let upper = text.to_ascii_uppercase();
+    if matches!(upper.as_str(), "GLACIER" | "DEEP_ARCHIVE") {
+        return Err(format!("objects of {upper} cannot be read until they are restored; GLACIER_IR can"));
+    }
+    Ok(if AWS_CLASSES.contains(&upper.as_str()) { upper } else { text.into() })
+}
+
+/// Classes that are recognised in small letters too.
+const AWS_CLASSES: [&str; 7] = [
+    "STANDARD",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER_IR",
+    "REDUCED_REDUNDANCY",
+    "EXPRESS_ONEZONE",
+];
+
+/// The canned ACLs of objects.
+pub fn acl() -> PossibleValuesParser {
+    PossibleValuesParser::new([
+        "private",
+        "public-read",
+        "public-read-write",
+        "authenticated-read",
+        "aws-exec-read",
+        "bucket-owner-read",
+        "bucket-owner-full-control",
+    ])
+}
+
+/// The ways S3 encrypts with keys that it can get at.
+pub fn sse() -> PossibleValuesParser {
+    PossibleValuesParser::new(["AES256", "aws:kms", "aws:kms:dsse"])
+}
+
 /// The name of an export, with or without a slash in front.
 pub fn export(text: &str) -> Result<String, String> {
     let name = text.strip_prefix('/').unwrap_or(text);
@@ -195,6 +238,15 @@ mod tests {
         for bad in ["", "rw-r--r--", "0888", "17777", "+644", "-1"] {
             assert!(mode(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn storage_classes_are_words_and_no_archives() {
+        for (text, class) in [("standard_ia", "STANDARD_IA"), ("GLACIER_IR", "GLACIER_IR"), ("Cold-1", "Cold-1")] {
+            assert_eq!(storage_class(text), Ok(class.into()));
+        }
+        assert!(storage_class("Glacier").expect_err("an archive").contains("GLACIER_IR"));
+        assert!(storage_class("").is_err() && storage_class("a b").is_err());
     }
 
     #[test]

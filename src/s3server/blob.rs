@@ -133,6 +133,14 @@ impl Blob {
         Ok(all.into())
     }
 
+    /// Seed and range, when all bytes are computed from one seed.
+    pub(super) fn as_generated(&self) -> Option<String> {
+        match self.pieces.as_slice() {
+            [Piece { source: Source::Seed(seed), range }] => Some(format!("{seed}:{range:?}")),
+            _ => None,
+        }
+    }
+
     /// The file this blob is the whole of.
     pub(super) fn as_file(&self) -> Option<&Arc<DataFile>> {
         match self.pieces.as_slice() {

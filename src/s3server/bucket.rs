@@ -28,6 +28,9 @@ pub struct Stored {
     pub content_type: Option<String>,
     /// User metadata.
     pub user: BTreeMap<String, String>,
+    /// Everything else that it was told: header names of requests (`cache-control`, `x-amz-storage-class`,
+    /// `x-amz-tagging`, ...) and their values.
+    pub headers: BTreeMap<&'static str, String>,
     /// All its bytes.
     pub bytes: Bytes,
 }
@@ -73,6 +76,18 @@ impl Bucket {
         }
     }
 
+    /// Replaces the tags of an object, in the form of a URL's query.
+    pub fn retag(&self, key: &str, tagging: &str) {
+        if let Err(refusal) = self.data.retag(&self.name, key, Some(tagging.to_owned())) {
+            panic!("{}/{key}: {refusal}", self.name);
+        }
+    }
+
+    /// How many multipart uploads are under way.
+    pub fn uploads(&self) -> usize {
+        self.data.uploads(&self.name, "").len()
+    }
+
     /// Deletes an object; whether it was there.
     pub fn delete(&self, key: &str) -> bool {
         match self.data.delete(&self.name, key, &WriteIf::Always) {
@@ -89,6 +104,7 @@ impl Bucket {
             last_modified: version.modified,
             content_type: version.described.content_type.clone(),
             user: version.described.user.clone(),
+            headers: version.described.headers(),
             bytes: version.blob.to_bytes().unwrap_or_else(|error| panic!("{}/{key}: {error}", self.name)),
         })
     }

@@ -3,7 +3,7 @@
 //! conditional writes exactly one wins.
 //! Invariant: Last-Modified times are distinct and grow with every write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::Blob;
 use super::disk::Disk;
+use super::request::Kind;
 use crate::types::{Clock, ETag, Time};
 
 /// Keys of a bucket, in UTF-8 order.
@@ -28,9 +29,46 @@ pub(super) struct Described {
     pub(super) content_disposition: Option<String>,
     pub(super) content_encoding: Option<String>,
     pub(super) content_language: Option<String>,
+    pub(super) expires: Option<String>,
+    pub(super) website_redirect: Option<String>,
     pub(super) storage_class: Option<String>,
+    pub(super) acl: Option<String>,
+    pub(super) sse: Option<String>,
+    pub(super) kms_key: Option<String>,
     pub(super) tagging: Option<String>,
     pub(super) user: BTreeMap<String, String>,
+}
+
+impl Described {
+    /// As a copy has it that keeps metadata: S3 copies no place (class, encryption, ACL) and no redirect.
+    pub(super) fn moved(&self, place: Described) -> Described {
+        Described {
+            website_redirect: place.website_redirect,
+            storage_class: place.storage_class,
+            acl: place.acl,
+            sse: place.sse,
+            kms_key: place.kms_key,
+            ..self.clone()
+        }
+    }
+
+    /// What there is beside Content-Type and user metadata, by the names of a request's headers.
+    pub(super) fn headers(&self) -> BTreeMap<&'static str, String> {
+        let named = [
+            ("cache-control", &self.cache_control),
+            ("content-disposition", &self.content_disposition),
+            ("content-encoding", &self.content_encoding),
+            ("content-language", &self.content_language),
+            ("expires", &self.expires),
+            ("x-amz-website-redirect-location", &self.website_redirect),
+            ("x-amz-storage-class", &self.storage_class),
+            ("x-amz-acl", &self.acl),
+            ("x-amz-server-side-encryption", &self.sse),
+            ("x-amz-server-side-encryption-aws-kms-key-id", &self.kms_key),
+            ("x-amz-tagging", &self.tagging),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
 }
 
 /// One version of an object.
@@ -127,6 +165,8 @@ struct Inner {
     last_modified: Time,
     /// What LIST answers from while it is stale.
     frozen: Option<BTreeMap<String, Keys>>,
+    /// Requests whose conditions are not minded.
+    careless: BTreeSet<Kind>,
 }
 
 impl Inner {
@@ -192,6 +232,30 @@ impl Data {
     pub(super) fn freeze_listings(&self, frozen: bool) {
         let mut inner = self.inner.write();
         inner.frozen = frozen.then(|| inner.buckets.clone());
+    }
+
+    /// From now on, conditions are minded on all requests but those of `kinds`.
+    pub(super) fn ignore_conditions(&self, kinds: &[Kind]) {
+        self.inner.write().careless = kinds.iter().copied().collect();
+    }
+
+    /// Whether conditions on requests of `kind` are minded.
+    pub(super) fn minds(&self, kind: Kind) -> bool {
+        !self.inner.read().careless.contains(&kind)
+    }
+
+    /// Replaces the tags of an object, which leaves its tag and its time as they are.
+    pub(super) fn retag(&self, bucket: &str, key: &str, tagging: Option<String>) -> Result<(), Refusal> {
+        let mut inner = self.inner.write();
+        let now = inner.bucket(bucket)?.get(key).cloned().ok_or(Refusal::NoSuchKey)?;
+        let described = Described { tagging, ..now.described.clone() };
+        let version = Version { etag: now.etag.clone(), modified: now.modified, described, blob: now.blob.clone() };
+        if let Some(disk) = &self.disk {
+            disk.write_row(bucket, key, &version)?;
+        }
+        let keys = inner.buckets.get_mut(bucket).ok_or(Refusal::NoSuchBucket)?;
+        keys.insert(key.into(), Arc::new(version));
+        Ok(())
     }
 
     pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Arc<Version>, Refusal> {

@@ -20,6 +20,7 @@ const LOGGED_REQUESTS: usize = 10_000;
 pub struct On {
     kind: Option<Kind>,
     key: Option<String>,
+    only_writes: bool,
 }
 
 impl On {
@@ -30,23 +31,30 @@ impl On {
 
     /// Every request for `key`, or for a listing of that prefix.
     pub fn key(key: &str) -> On {
-        On { kind: None, key: Some(key.to_owned()) }
+        On { key: Some(key.to_owned()), ..On::default() }
+    }
+
+    /// Every request that changes something.
+    pub fn writes() -> On {
+        On { only_writes: true, ..On::default() }
     }
 
     fn matches(&self, kind: Kind, key: &str) -> bool {
-        self.kind.is_none_or(|k| k == kind) && self.key.as_deref().is_none_or(|k| k == key)
+        (!self.only_writes || kind.is_write())
+            && self.kind.is_none_or(|k| k == kind)
+            && self.key.as_deref().is_none_or(|k| k == key)
     }
 }
 
 impl From<Kind> for On {
     fn from(kind: Kind) -> On {
-        On { kind: Some(kind), key: None }
+        On { kind: Some(kind), ..On::default() }
     }
 }
 
 impl From<(Kind, &str)> for On {
     fn from((kind, key): (Kind, &str)) -> On {
-        On { kind: Some(kind), key: Some(key.to_owned()) }
+        On { kind: Some(kind), key: Some(key.to_owned()), ..On::default() }
     }
 }
 
@@ -57,6 +65,8 @@ pub enum Fault {
     SlowDown,
     /// 500 InternalError.
     InternalError,
+    /// 409 ConditionalRequestConflict: another conditional write is under way.
+    Conflict,
     /// 403 AccessDenied.
     Denied,
     /// 301 PermanentRedirect, with the region the bucket is said to be in.
@@ -65,6 +75,8 @@ pub enum Fault {
     Close,
     /// The operation is done, then the connection is closed without an answer.
     FailAfterApply,
+    /// The operation is done, and the answer is 500 InternalError.
+    ErrorAfterApply,
     /// The connection is reset after so many bytes of the body.
     ResetAfter(u64),
     /// The body ends after so many bytes, though more were declared.
@@ -154,6 +166,12 @@ impl Faults {
         self.0.data.freeze_listings(stale);
     }
 
+    /// Conditions on requests of `kinds` are ignored, on source and target, as by servers that do not know them; those on
+    /// all others are minded again.
+    pub fn ignore_conditions(&self, kinds: &[Kind]) {
+        self.0.data.ignore_conditions(kinds);
+    }
+
     /// Holds every request that matches before anything is done.
     pub fn hold(&self, on: impl Into<On>) -> Gate {
         self.gate(on.into(), Place::Request)
@@ -164,7 +182,7 @@ impl Faults {
         self.gate(on.into(), Place::Answer)
     }
 
-    /// Forgets latency, outage, injected faults and the stale listing. Gates stay with their guards.
+    /// Forgets latency, outage, injected faults, the stale listing and what is ignored. Gates stay with their guards.
     pub fn clear(&self) {
         let mut rules = self.0.rules.lock();
         rules.latency = Duration::ZERO;
@@ -172,6 +190,7 @@ impl Faults {
         drop(rules);
         self.set_down(false);
         self.set_stale_list(false);
+        self.ignore_conditions(&[]);
     }
 
     fn gate(&self, on: On, place: Place) -> Gate {

@@ -10,7 +10,8 @@ use s3s::{S3Error, S3Result, s3_error};
 use super::blob::Blob;
 use super::bucket::{digest_etag, md5_etag};
 use super::data::{Described, Draft, Part as Piece, Refusal, Upload};
-use super::operations::{Operations, ReadIf, described, form_encode, receive, strong, timestamp, write_if};
+use super::operations::{Operations, ReadIf, described, fitting, form_encode, http_date, receive, strong, timestamp};
+use super::request::Kind;
 use crate::types::ETag as Tag;
 
 /// Most parts and uploads in one page.
@@ -22,7 +23,7 @@ const PART_NUMBERS: std::ops::RangeInclusive<i32> = 1..=10_000;
 
 impl Operations {
     pub(super) fn create_upload(&self, input: CreateMultipartUploadInput) -> S3Result<CreateMultipartUploadOutput> {
-        let upload_id = self.data.create_upload(&input.bucket, &input.key, described!(input))?;
+        let upload_id = self.data.create_upload(&input.bucket, &input.key, fitting(described!(input))?)?;
         Ok(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
@@ -47,7 +48,7 @@ impl Operations {
             modified_since: input.copy_source_if_modified_since,
             unmodified_since: input.copy_source_if_unmodified_since,
         };
-        let source = self.copy_source(&input.copy_source, source_if)?;
+        let source = self.copy_source(Kind::UploadPartCopy, &input.copy_source, source_if)?;
         let range = input.copy_source_range.as_deref().map(Range::parse).transpose();
         let range = range.map_err(|_| s3_error!(InvalidArgument, "bad x-amz-copy-source-range"))?;
         let blob = match range {
@@ -68,7 +69,7 @@ impl Operations {
         &self,
         input: CompleteMultipartUploadInput,
     ) -> S3Result<CompleteMultipartUploadOutput> {
-        let condition = write_if(input.if_match, input.if_none_match)?;
+        let condition = self.write_if(Kind::CompleteUpload, input.if_match, input.if_none_match)?;
         let upload = self.upload(&input.upload_id, &input.bucket, &input.key)?;
         let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let (blob, etag) = join(&upload, &named)?;
@@ -200,6 +201,10 @@ fn unhex(etag: &str) -> Vec<u8> {
 }
 
 fn etag_of(blob: &Blob) -> S3Result<Tag> {
+    // Bytes that are computed need not be, to tell them from others.
+    if let Some(name) = blob.as_generated() {
+        return Ok(md5_etag([&Bytes::from(name)]));
+    }
     let chunks = blob.clone().chunks().collect::<Result<Vec<Bytes>, _>>();
     Ok(md5_etag(&chunks.map_err(S3Error::internal_error)?))
 }

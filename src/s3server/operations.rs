@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use hyper::StatusCode;
-use hyper::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH, LAST_MODIFIED};
+use hyper::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, LAST_MODIFIED};
 use md5::{Digest, Md5};
 use s3s::dto::*;
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
@@ -16,7 +16,13 @@ use super::blob::Blob;
 use super::bucket::digest_etag;
 use super::data::{Data, Described, Draft, Refusal, Version, WriteIf};
 use super::listing::{self, After, MAX_KEYS, Page, Query};
-use crate::types::{ETag as Tag, Time};
+use super::request::{Kind, decode};
+use crate::types::{ETag as EntityTag, Time};
+
+/// What S3 takes of user metadata, names and values together.
+const MAX_USER_BYTES: usize = 2048;
+/// What one CopyObject takes.
+const MAX_COPY_BYTES: u64 = 5 << 30;
 
 /// The implementation of `s3s::S3`.
 pub(super) struct Operations {
@@ -28,13 +34,26 @@ impl Operations {
         Operations { data }
     }
 
+    /// The condition on a write, from its two headers.
+    pub(super) fn write_if(
+        &self,
+        kind: Kind,
+        matches: Option<ETagCondition>,
+        none_match: Option<ETagCondition>,
+    ) -> S3Result<WriteIf> {
+        match self.data.minds(kind) {
+            true => write_if(matches, none_match),
+            false => Ok(WriteIf::Always),
+        }
+    }
+
     /// The source of a copy, if the conditions on it hold.
-    pub(super) fn copy_source(&self, source: &CopySource, conditions: ReadIf) -> S3Result<Arc<Version>> {
+    pub(super) fn copy_source(&self, kind: Kind, source: &CopySource, conditions: ReadIf) -> S3Result<Arc<Version>> {
         let CopySource::Bucket { bucket, key, version_id: None } = source else {
             return Err(s3_error!(NotImplemented, "only plain objects can be copied"));
         };
         let version = self.data.get(bucket, key)?;
-        match conditions.check(&version) {
+        match conditions.check(&version).filter(|_| self.data.minds(kind)) {
             Some(S3Unmet::NotModified | S3Unmet::PreconditionFailed) => Err(s3_error!(PreconditionFailed)),
             None => Ok(version),
         }
@@ -100,12 +119,10 @@ impl ReadIf {
             Some(S3Unmet::PreconditionFailed) => Err(Refusal::PreconditionFailed.into()),
             Some(S3Unmet::NotModified) => {
                 let mut error = s3_error!(NotModified);
-                let mut modified = Vec::new();
                 let told = Timestamp::from(
                     SystemTime::UNIX_EPOCH + Duration::from_secs(version.modified.seconds().max(0) as u64),
                 );
-                // Writing to memory cannot fail, and a date has no character that a header cannot have.
-                let _ = told.format(TimestampFormat::HttpDate, &mut modified);
+                let modified = http_date(&told).into_bytes();
                 let headers = [(ETAG, version.etag.quoted().into_bytes()), (LAST_MODIFIED, modified)];
                 let headers =
                     headers.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::from_bytes(&value).ok()?)));
@@ -116,24 +133,20 @@ impl ReadIf {
     }
 }
 
-/// The condition on a write, from its two headers.
-pub(super) fn write_if(matches: Option<ETagCondition>, none_match: Option<ETagCondition>) -> S3Result<WriteIf> {
+fn write_if(matches: Option<ETagCondition>, none_match: Option<ETagCondition>) -> S3Result<WriteIf> {
     match (matches, none_match) {
         (None, None) => Ok(WriteIf::Always),
         (Some(ETagCondition::Any), None) => Ok(WriteIf::Present),
-        (Some(ETagCondition::ETag(etag)), None) => Ok(WriteIf::Match(Tag::new(etag.value()))),
+        (Some(ETagCondition::ETag(etag)), None) => Ok(WriteIf::Match(EntityTag::new(etag.value()))),
         (None, Some(ETagCondition::Any)) => Ok(WriteIf::Absent),
         _ => Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented")),
     }
 }
 
-/// The conditions on the destination of a copy, which `s3s` does not read.
-fn destination_if(headers: &HeaderMap) -> S3Result<WriteIf> {
-    let condition = |name| {
-        let value = headers.get(name).map(|value: &HeaderValue| ETagCondition::parse_http_header(value.as_bytes()));
-        value.transpose().map_err(|_| s3_error!(InvalidArgument))
-    };
-    write_if(condition(IF_MATCH)?, condition(IF_NONE_MATCH)?)
+/// A condition on the destination of a copy, which `s3s` does not read.
+fn destination_if(headers: &HeaderMap, name: HeaderName) -> S3Result<Option<ETagCondition>> {
+    let value = headers.get(name).map(|value| ETagCondition::parse_http_header(value.as_bytes()));
+    value.transpose().map_err(|_| s3_error!(InvalidArgument))
 }
 
 fn seconds(time: &Timestamp) -> i64 {
@@ -147,12 +160,12 @@ pub(super) fn timestamp(time: Time) -> Timestamp {
     (std::time::SystemTime::UNIX_EPOCH + since_epoch).into()
 }
 
-pub(super) fn strong(etag: &Tag) -> ETag {
+pub(super) fn strong(etag: &EntityTag) -> ETag {
     ETag::Strong(etag.as_str().to_owned())
 }
 
 /// Takes a whole body; the blob, and the tag of its bytes.
-pub(super) async fn receive(body: Option<StreamingBlob>) -> S3Result<(Blob, Tag)> {
+pub(super) async fn receive(body: Option<StreamingBlob>) -> S3Result<(Blob, EntityTag)> {
     let (mut blob, mut md5) = (Blob::default(), Md5::new());
     let Some(mut body) = body else { return Ok((blob, digest_etag(md5))) };
     while let Some(chunk) = body.next().await {
@@ -252,6 +265,10 @@ fn head_of(version: &Version) -> HeadObjectOutput {
         content_disposition: described.content_disposition.clone(),
         content_encoding: described.content_encoding.clone(),
         content_language: described.content_language.clone(),
+        expires: described.expires.as_deref().and_then(|e| Timestamp::parse(TimestampFormat::HttpDate, e).ok()),
+        website_redirect_location: described.website_redirect.clone(),
+        server_side_encryption: described.sse.clone().map(ServerSideEncryption::from),
+        ssekms_key_id: described.kms_key.clone(),
         storage_class: storage_class(described),
         metadata: Some(described.user.clone().into_iter().collect()),
         ..HeadObjectOutput::default()
@@ -267,13 +284,61 @@ macro_rules! described {
             content_disposition: $input.content_disposition,
             content_encoding: $input.content_encoding,
             content_language: $input.content_language,
+            expires: $input.expires.as_ref().map(http_date),
+            website_redirect: $input.website_redirect_location,
             storage_class: $input.storage_class.map(|class| class.as_str().to_owned()),
+            acl: $input.acl.map(|acl| acl.as_str().to_owned()),
+            sse: $input.server_side_encryption.map(|sse| sse.as_str().to_owned()),
+            kms_key: $input.ssekms_key_id,
             tagging: $input.tagging,
             user: $input.metadata.unwrap_or_default().into_iter().map(|(n, v)| (n.to_lowercase(), v)).collect(),
         }
     };
 }
 pub(super) use described;
+
+/// Refuses what S3 has no room for.
+pub(super) fn fitting(described: Described) -> S3Result<Described> {
+    let bytes: usize = described.user.iter().map(|(name, value)| name.len() + value.len()).sum();
+    match bytes <= MAX_USER_BYTES {
+        true => Ok(described),
+        false => Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size")),
+    }
+}
+
+/// The pairs of `x-amz-tagging`.
+fn tags(tagging: &str) -> impl Iterator<Item = (String, String)> {
+    let pairs = tagging.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(n, v)| (decode(n, true), decode(v, true)))
+}
+
+/// How many tags there are; `None` without any, as S3 tells it.
+fn tag_count(version: &Version) -> Option<i32> {
+    let count = tags(version.described.tagging.as_deref()?).count();
+    i32::try_from(count).ok().filter(|count| *count > 0)
+}
+
+pub(super) fn http_date(time: &Timestamp) -> String {
+    let mut text = Vec::new();
+    // Writing to memory cannot fail, and a date is text.
+    let _ = time.format(TimestampFormat::HttpDate, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Refuses what S3 does not copy in one request.
+fn check_copy(input: &CopyObjectInput, source: &Version, is_replaced: bool) -> S3Result<()> {
+    if source.blob.len() > MAX_COPY_BYTES {
+        return Err(s3_error!(InvalidRequest, "The specified copy source is larger than the maximum allowable size"));
+    }
+    let is_moved = input.storage_class.is_some()
+        || input.website_redirect_location.is_some()
+        || input.server_side_encryption.is_some();
+    let CopySource::Bucket { bucket, key, .. } = &input.copy_source else { return Ok(()) };
+    if **bucket == *input.bucket && **key == *input.key && !is_replaced && !is_moved {
+        return Err(s3_error!(InvalidRequest, "This copy request is illegal because it changes nothing"));
+    }
+    Ok(())
+}
 
 #[async_trait::async_trait]
 impl S3 for Operations {
@@ -320,7 +385,12 @@ impl S3 for Operations {
             unmodified_since: input.if_unmodified_since,
         };
         conditions.demand(&version)?;
-        Ok(S3Response::new(head_of(&version)))
+        let mut response = S3Response::new(head_of(&version));
+        // `s3s` tells it after a GET only.
+        if let Some(count) = tag_count(&version) {
+            response.headers.insert("x-amz-tagging-count", count.into());
+        }
+        Ok(response)
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
@@ -349,6 +419,11 @@ impl S3 for Operations {
             content_disposition: head.content_disposition,
             content_encoding: head.content_encoding,
             content_language: head.content_language,
+            expires: head.expires,
+            website_redirect_location: head.website_redirect_location,
+            server_side_encryption: head.server_side_encryption,
+            ssekms_key_id: head.ssekms_key_id,
+            tag_count: tag_count(&version),
             storage_class: head.storage_class,
             metadata: head.metadata,
             ..GetObjectOutput::default()
@@ -359,25 +434,33 @@ impl S3 for Operations {
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let mut input = req.input;
-        let condition = write_if(input.if_match.take(), input.if_none_match.take())?;
+        let condition = self.write_if(Kind::Put, input.if_match.take(), input.if_none_match.take())?;
         let (blob, etag) = receive(input.body.take()).await?;
-        let draft = Draft { etag, described: described!(input), blob };
+        let draft = Draft { etag, described: fitting(described!(input))?, blob };
         let version = self.data.put(&input.bucket, &input.key, draft, &condition)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(strong(&version.etag)), ..PutObjectOutput::default() }))
     }
 
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
-        let condition = destination_if(&req.headers)?;
-        let input = req.input;
+        let if_match = destination_if(&req.headers, IF_MATCH)?;
+        let if_none_match = destination_if(&req.headers, IF_NONE_MATCH)?;
+        let condition = self.write_if(Kind::Copy, if_match, if_none_match)?;
+        let mut input = req.input;
         let source_if = ReadIf {
-            matches: input.copy_source_if_match,
-            none_match: input.copy_source_if_none_match,
-            modified_since: input.copy_source_if_modified_since,
-            unmodified_since: input.copy_source_if_unmodified_since,
+            matches: input.copy_source_if_match.take(),
+            none_match: input.copy_source_if_none_match.take(),
+            modified_since: input.copy_source_if_modified_since.take(),
+            unmodified_since: input.copy_source_if_unmodified_since.take(),
         };
-        let source = self.copy_source(&input.copy_source, source_if)?;
+        let source = self.copy_source(Kind::Copy, &input.copy_source, source_if)?;
         let is_replaced = input.metadata_directive.as_ref().is_some_and(|d| d.as_str() == MetadataDirective::REPLACE);
-        let described = if is_replaced { described!(input) } else { source.described.clone() };
+        let is_retagged = input.tagging_directive.as_ref().is_some_and(|d| d.as_str() == TaggingDirective::REPLACE);
+        check_copy(&input, &source, is_replaced)?;
+        let given = described!(input);
+        let described = Described {
+            tagging: if is_retagged { given.tagging.clone() } else { source.described.tagging.clone() },
+            ..if is_replaced { fitting(given)? } else { source.described.moved(given) }
+        };
         // A copy of an upload in parts is one piece, but its bytes are not hashed again for a tag.
         let draft = Draft { etag: source.etag.clone(), described, blob: source.blob.clone() };
         let version = self.data.put(&input.bucket, &input.key, draft, &condition)?;
@@ -390,7 +473,7 @@ impl S3 for Operations {
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let condition = write_if(req.input.if_match, None)?;
+        let condition = self.write_if(Kind::Delete, req.input.if_match, None)?;
         self.data.delete(&req.input.bucket, &req.input.key, &condition)?;
         Ok(S3Response::with_status(DeleteObjectOutput::default(), StatusCode::NO_CONTENT))
     }
@@ -400,7 +483,7 @@ impl S3 for Operations {
         self.data.with_keys(&input.bucket, |_| ())?;
         let (mut deleted, mut errors) = (vec![], vec![]);
         for object in input.delete.objects {
-            let condition = write_if(object.e_tag.map(ETagCondition::ETag), None)?;
+            let condition = self.write_if(Kind::DeleteMany, object.e_tag.map(ETagCondition::ETag), None)?;
             match self.data.delete(&input.bucket, &object.key, &condition) {
                 Ok(_) => deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() }),
                 Err(refusal) => {
@@ -465,5 +548,35 @@ impl S3 for Operations {
         req: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         self.uploads(req.input).map(S3Response::new)
+    }
+
+    async fn get_object_tagging(
+        &self,
+        req: S3Request<GetObjectTaggingInput>,
+    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        let version = self.data.get(&req.input.bucket, &req.input.key)?;
+        let tagging = version.described.tagging.as_deref().unwrap_or_default();
+        let tag_set = tags(tagging).map(|(key, value)| Tag { key: Some(key), value: Some(value) }).collect();
+        Ok(S3Response::new(GetObjectTaggingOutput { tag_set, ..GetObjectTaggingOutput::default() }))
+    }
+
+    async fn put_object_tagging(
+        &self,
+        req: S3Request<PutObjectTaggingInput>,
+    ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
+        let input = req.input;
+        let text = |text: Option<String>| form_encode(&text.unwrap_or_default());
+        let pairs = input.tagging.tag_set.into_iter().map(|tag| format!("{}={}", text(tag.key), text(tag.value)));
+        let tagging = pairs.collect::<Vec<_>>().join("&");
+        self.data.retag(&input.bucket, &input.key, Some(tagging))?;
+        Ok(S3Response::new(PutObjectTaggingOutput::default()))
+    }
+
+    async fn delete_object_tagging(
+        &self,
+        req: S3Request<DeleteObjectTaggingInput>,
+    ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
+        self.data.retag(&req.input.bucket, &req.input.key, None)?;
+        Ok(S3Response::with_status(DeleteObjectTaggingOutput::default(), StatusCode::NO_CONTENT))
     }
 }

@@ -28,7 +28,22 @@ pub enum Kind {
     AbortUpload,
     ListParts,
     ListUploads,
+    GetTagging,
+    PutTagging,
     Other,
+}
+
+impl Kind {
+    /// Whether such a request changes the bucket or an upload.
+    pub fn is_write(self) -> bool {
+        use Kind::*;
+        match self {
+            CreateBucket | Put | Copy | Delete | DeleteMany | CreateUpload | UploadPart | UploadPartCopy
+            | CompleteUpload | AbortUpload | PutTagging => true,
+            ListBuckets | HeadBucket | GetBucketLocation | List | Head | Get | ListParts | ListUploads | GetTagging
+            | Other => false,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -69,6 +84,8 @@ fn object_kind(method: &Method, query: &Query<'_>, is_copy: bool) -> Kind {
     match *method {
         Method::HEAD => Kind::Head,
         Method::GET if in_upload => Kind::ListParts,
+        Method::GET if query.has("tagging") => Kind::GetTagging,
+        Method::PUT | Method::DELETE if query.has("tagging") => Kind::PutTagging,
         Method::GET => Kind::Get,
         Method::PUT if in_upload && is_copy => Kind::UploadPartCopy,
         Method::PUT if in_upload => Kind::UploadPart,
@@ -95,7 +112,7 @@ impl<'a> Query<'a> {
     }
 }
 
-fn decode(text: &str, plus_is_space: bool) -> String {
+pub(super) fn decode(text: &str, plus_is_space: bool) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -131,6 +148,7 @@ mod tests {
         assert_eq!(of("GET", "/b/a/b%20c+d%2"), (Kind::Get, "a/b c+d%2".into()));
         assert_eq!(of("HEAD", "/b//"), (Kind::Head, "/".into()));
         assert_eq!(of("POST", "/b/k?uploads"), (Kind::CreateUpload, "k".into()));
+        assert_eq!(of("GET", "/b/k?tagging"), (Kind::GetTagging, "k".into()));
         assert_eq!(of("PUT", "/b/k?partNumber=1&uploadId=u"), (Kind::UploadPart, "k".into()));
     }
 }

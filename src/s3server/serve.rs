@@ -119,6 +119,7 @@ async fn serve(front: Front, hangup: Hangup, request: Request<Incoming>) -> Resu
     plan.pass(Place::Answer).await;
     Ok(match plan.fault {
         Some(Fault::FailAfterApply) => return hangup.cut(false).await,
+        Some(Fault::ErrorAfterApply) => refusal(&Fault::InternalError).unwrap_or(response),
         Some(Fault::ResetAfter(bytes)) => response.map(|body| cut_body(body, bytes, After::Reset(hangup))),
         Some(Fault::ShortBody(bytes)) => response.map(|body| cut_body(body, bytes, After::End)),
         Some(Fault::StallAfter(bytes)) => response.map(|body| cut_body(body, bytes, After::Stall)),
@@ -131,6 +132,7 @@ fn refusal(fault: &Fault) -> Option<Response<Body>> {
     let (status, code) = match fault {
         Fault::SlowDown => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
         Fault::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        Fault::Conflict => (StatusCode::CONFLICT, "ConditionalRequestConflict"),
         Fault::Denied => (StatusCode::FORBIDDEN, "AccessDenied"),
         Fault::WrongRegion(_) => (StatusCode::MOVED_PERMANENTLY, "PermanentRedirect"),
         _ => return None,

@@ -5,7 +5,9 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::error::ProvideErrorMetadata;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, EncodingType, MetadataDirective};
+use aws_sdk_s3::types::{
+    CompletedMultipartUpload, CompletedPart, Delete, EncodingType, MetadataDirective, TaggingDirective,
+};
 use aws_sdk_s3::types::{ObjectIdentifier, builders::DeleteBuilder};
 
 use super::*;
@@ -118,6 +120,42 @@ async fn a_copy_keeps_or_replaces_metadata_and_minds_its_conditions() {
     assert_eq!(code(copy("x").copy_source_if_match("\"x\"").send().await), "PreconditionFailed");
     assert!(copy("x").copy_source_if_match(etag.quoted()).send().await.is_ok());
     assert_eq!(code(copy("x").if_none_match("*").send().await), "PreconditionFailed");
+}
+
+#[tokio::test]
+async fn tags_come_back_and_follow_a_copy_unless_replaced() {
+    let (server, body) = (start(), || b"1".to_vec().into());
+    let (client, bucket) = (client(&server), server.bucket("bucket"));
+    let put = client.put_object().bucket("bucket").key("k").tagging("a%20b=1%3D2&c=").body(body());
+    put.send().await.unwrap();
+    let count = async |key: &str| client.head_object().bucket("bucket").key(key).send().await.unwrap().tag_count;
+    assert_eq!(count("k").await, Some(2));
+    let tags = client.get_object_tagging().bucket("bucket").key("k").send().await.unwrap().tag_set;
+    assert_eq!(tags.iter().map(|tag| (tag.key(), tag.value())).collect::<Vec<_>>(), [("a b", "1=2"), ("c", "")]);
+    let copy = |to: &str| client.copy_object().bucket("bucket").copy_source("bucket/k").key(to);
+    copy("kept").send().await.unwrap();
+    copy("replaced").tagging_directive(TaggingDirective::Replace).tagging("d=4").send().await.unwrap();
+    assert_eq!((count("kept").await, count("replaced").await), (Some(2), Some(1)));
+    client.delete_object_tagging().bucket("bucket").key("k").send().await.unwrap();
+    assert_eq!(count("k").await, None);
+    assert_eq!(server.requests().count(Kind::PutTagging), 1);
+    let before = bucket.get("kept").unwrap();
+    bucket.retag("kept", "x=y");
+    let after = bucket.get("kept").unwrap();
+    assert_eq!((after.etag, after.last_modified), (before.etag, before.last_modified));
+}
+
+#[tokio::test]
+async fn what_s3_refuses_is_refused() {
+    let server = start();
+    let (client, bucket) = (client(&server), server.bucket("bucket"));
+    bucket.put("k", "1", &[]);
+    bucket.put_generated("huge", (5 << 30) + 1, 1);
+    let copy = |from: &str| client.copy_object().bucket("bucket").copy_source(format!("bucket/{from}"));
+    assert_eq!(code(copy("k").key("k").send().await), "InvalidRequest");
+    assert_eq!(code(copy("huge").key("x").send().await), "InvalidRequest");
+    let put = client.put_object().bucket("bucket").key("x").metadata("n", "v".repeat(2048));
+    assert_eq!(code(put.send().await), "MetadataTooLarge");
 }
 
 #[tokio::test]
@@ -253,6 +291,15 @@ async fn faults_do_what_they_say() {
     faults.inject(Kind::Put, 1, Fault::FailAfterApply);
     let put = client.put_object().bucket("bucket").key("new").body(b"1".to_vec().into()).send().await;
     assert!(put.is_err() && bucket.get("new").is_some());
+    faults.inject(Kind::Delete, 1, Fault::ErrorAfterApply);
+    let delete = || client.delete_object().bucket("bucket").key("new").if_match("\"other\"").send();
+    assert_eq!(code(delete().await), "InternalError");
+    assert!(bucket.get("new").is_some(), "applied, and so refused");
+    faults.ignore_conditions(&[Kind::Delete]);
+    assert!(delete().await.is_ok() && bucket.get("new").is_none());
+    faults.ignore_conditions(&[]);
+    faults.inject(On::writes(), 1, Fault::Conflict);
+    assert_eq!(code(client.delete_object().bucket("bucket").key("new").send().await), "ConditionalRequestConflict");
     faults.inject(Kind::Put, 1, Fault::Close);
     let put = client.put_object().bucket("bucket").key("newer").body(b"1".to_vec().into()).send().await;
     assert!(put.is_err() && bucket.get("newer").is_none());

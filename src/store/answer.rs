@@ -117,7 +117,7 @@ pub(super) fn of_not_modified(response: &HttpResponse) -> Got {
     Got::NotModified { last_modified: told.map(time) }
 }
 
-fn time(time: DateTime) -> Time {
+pub(super) fn time(time: DateTime) -> Time {
     Time::from_parts(time.secs(), time.subsec_nanos())
 }
 

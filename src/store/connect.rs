@@ -1,5 +1,5 @@
 //! From settings to a store that works, or one line that says why not and what to do.
-//! Owns: the client's credentials, region, retries and timeouts.
+//! Owns: the client's credentials, region, retries and timeouts (a write's grow with its size, see `write`).
 //! Invariants
 //! - An S3 that is not reachable is a warning: the server serves what it has (F8).
 //! - Every wait for S3 has a bound, so that a hung S3 becomes `Unavailable`.
@@ -23,7 +23,8 @@ use aws_sdk_s3::config::{
 
 use super::counters::Count;
 use super::error::Failure;
-use super::{Counters, S3Store, limited};
+use super::limits::limited_writing;
+use super::{Counters, S3Store, WriteStore};
 use crate::config::S3Config;
 use crate::revalidate::Stores;
 
@@ -80,6 +81,8 @@ pub struct Connecting {
 pub struct Connected {
     /// The two views of the store, within their limits.
     pub stores: Stores,
+    /// For writing: in the background, within the same limits.
+    pub writes: Arc<dyn WriteStore>,
     /// What is wrong now but may get better; one line.
     pub warning: Option<String>,
 }
@@ -154,7 +157,7 @@ pub async fn connect_with(
         true => None,
         false => credentials_warning(shared.credentials_provider()).await?,
     };
-    let mut store = S3Store::new(client(config, &shared, None, &counters, timing), config, timing.stall);
+    let mut store = S3Store::new(client(config, &shared, None, &counters, timing), config, timing);
     if warning.is_none() {
         let mut probed = probe(&store, timing).await;
         if let Probed::Elsewhere(region) = &probed
@@ -162,13 +165,13 @@ pub async fn connect_with(
         {
             tracing::info!(bucket = config.bucket, region, "following the bucket to its region");
             let client = client(config, &shared, Some(region.clone()), &counters, timing);
-            store = S3Store::new(client, config, timing.stall);
+            store = S3Store::new(client, config, timing);
             probed = probe(&store, timing).await;
         }
         warning = diagnose(config, probed)?;
     }
-    let stores = limited(Arc::new(store), config.concurrency, config.rate, counters);
-    Ok(Connected { stores, warning })
+    let (stores, writes) = limited_writing(Arc::new(store), config.concurrency, config.rate, counters);
+    Ok(Connected { stores, writes, warning })
 }
 
 /// What the first request came to.
@@ -365,6 +368,7 @@ mod tests {
             requester_pays: false,
             concurrency: NonZeroU32::MIN,
             rate: None,
+            new_objects: crate::config::NewObjects::default(),
         }
     }
 

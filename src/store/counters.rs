@@ -50,6 +50,7 @@ pub struct Counters {
     errors: AtomicU64,
     throttled: AtomicU64,
     bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
 }
 
 /// A copy of the counters.
@@ -63,6 +64,8 @@ pub struct RequestCounts {
     pub throttled: u64,
     /// Bytes of object bodies received.
     pub bytes_in: u64,
+    /// Bytes of object bodies that S3 took.
+    pub bytes_out: u64,
     /// What the requests cost on AWS in US dollars, without the traffic.
     pub cost_usd: f64,
 }
@@ -75,6 +78,7 @@ impl Counters {
             errors: self.errors.load(Ordering::Relaxed),
             throttled: self.throttled.load(Ordering::Relaxed),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
             ..RequestCounts::default()
         };
         for ((kind, price), n) in sent.filter(|(_, n)| *n > 0) {
@@ -86,6 +90,10 @@ impl Counters {
 
     pub(super) fn received(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn taken(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn sent(&self, operation: &str) {

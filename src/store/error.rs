@@ -43,6 +43,9 @@ impl Failure {
         let message = match error {
             SdkError::ServiceError(service) => match service.err().message() {
                 Some(message) => format!("{code}: {message}"),
+                None if response.is_some_and(|r| r.status().is_success()) && code.is_empty() => {
+                    format!("the answer cannot be read: {}", root_cause(service.err()))
+                }
                 None => code.clone(),
             },
             other => root_cause(other),
@@ -69,19 +72,42 @@ impl Failure {
         let message = self.words();
         match (self.status, self.code.as_str(), asked.key) {
             (404, "NoSuchBucket", _) => Error::NoSuchBucket { bucket: asked.bucket.to_owned() },
+            // Without a part that was named, an upload is of no more use than one that is gone.
+            (404, "NoSuchUpload", Some(key)) | (_, "InvalidPart", Some(key)) => {
+                Error::NoSuchUpload { key: key.clone() }
+            }
             (404, _, Some(key)) => Error::NotFound { key: key.clone() },
-            (412, _, Some(key)) => Error::PreconditionFailed { key: key.clone() },
+            (412, _, Some(key)) | (_, "PreconditionFailed", Some(key)) => {
+                Error::PreconditionFailed { key: key.clone() }
+            }
             (_, "ExpiredToken" | "ExpiredTokenException" | "InvalidToken", _) => Error::Denied { what, message },
             (401 | 403, _, _) => Error::Denied { what, message },
-            (0 | 408 | 429 | 500..=599, _, _) | (_, "RequestTimeout" | "SlowDown", _) => {
+            // Another try does not teach a server what it does not know.
+            (501, _, _) => Error::Other { what, message },
+            // A copy or a completion may answer 200 and then fail.
+            (0 | 408 | 429 | 500..=599, _, _)
+            | (_, "RequestTimeout" | "SlowDown" | "InternalError" | "ServiceUnavailable", _) => {
                 Error::Unavailable { what, message }
             }
+            _ if self.is_conflict() => Error::Unavailable { what, message },
             _ => Error::Other { what, message },
         }
     }
 
+    /// Whether two conditional writes met; another try finds out which was first.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self.code.as_str(), "ConditionalRequestConflict" | "OperationAborted")
+    }
+
     /// One line for a person.
     fn words(&self) -> String {
+        match advice(&self.code) {
+            Some(advice) => format!("{}: {advice}", self.cause()),
+            None => self.cause(),
+        }
+    }
+
+    fn cause(&self) -> String {
         match (&self.region, self.message.is_empty()) {
             (Some(region), _) if self.is_elsewhere() => {
                 format!("the bucket is in region {region}: use --region {region}")
@@ -95,6 +121,23 @@ impl Failure {
     pub(super) fn is_elsewhere(&self) -> bool {
         matches!(self.status, 301 | 302 | 307 | 400) && self.region.is_some()
     }
+}
+
+/// What to do about an error that stays until somebody does it.
+fn advice(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "EntityTooLarge" => "it is larger than this store takes; split it, or use --exclude to keep it local",
+        "EntityTooSmall" => "this store wants larger parts",
+        "KeyTooLongError" => "with its directories the name is too long for S3; shorten it",
+        "MetadataTooLarge" => "shorten or remove some of its user metadata",
+        "InvalidTag" => "S3 does not take its tags; change them",
+        "InvalidStorageClass" => "this store does not know it; give another --storage-class",
+        "AccessControlListNotSupported" => "the bucket has ACLs switched off; leave --acl out",
+        "InvalidObjectState" => "the object is in an archive; restore it first",
+        "QuotaExceeded" | "XMinioStorageFull" | "ServiceQuotaExceeded" => "the store is full; make room there",
+        _ if code.starts_with("KMS.") => "check --sse-kms-key-id and who may use that key",
+        _ => return None,
+    })
 }
 
 /// The innermost cause, which says "connection refused" where the outermost says "dispatch failure".
@@ -132,6 +175,20 @@ mod tests {
         assert!(matches!(map(400, "RequestTimeout", some), Error::Unavailable { .. }));
         assert!(matches!(map(416, "InvalidRange", some), Error::Other { .. }));
         assert!(matches!(map(404, "NoSuchUpload", None), Error::Other { .. }));
+        assert!(matches!(map(404, "NoSuchUpload", some), Error::NoSuchUpload { .. }));
+        assert!(matches!(map(400, "InvalidPart", some), Error::NoSuchUpload { .. }));
+        assert!(matches!(map(409, "ConditionalRequestConflict", some), Error::Unavailable { .. }));
+        assert!(matches!(map(409, "BucketNotEmpty", some), Error::Other { .. }));
+        assert!(matches!(map(200, "InternalError", some), Error::Unavailable { .. }));
+        assert!(matches!(map(501, "NotImplemented", some), Error::Other { .. }));
+    }
+
+    #[test]
+    fn what_stays_wrong_says_what_to_do() {
+        let acl = map(400, "AccessControlListNotSupported", Some(&Key::new("k").unwrap()));
+        assert!(acl.to_string().ends_with("leave --acl out"), "{acl}");
+        let large = map(400, "EntityTooLarge", Some(&Key::new("k").unwrap()));
+        assert!(matches!(large, Error::Other { .. }) && large.to_string().contains("larger than this store takes"));
     }
 
     #[test]

@@ -3,20 +3,26 @@
 //! - No more than `concurrency` requests are in flight, of which the background has at most three quarters,
 //!   so that what a client waits for finds a free place.
 //! - A GET is in flight until its body ends or is dropped.
+//! - A call has one place, though it may make a few requests in turn (`describe`, a listing of parts).
 
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Counters, Error, GetIf, Got, ListPage, ListRequest, ObjectMeta, Store};
+use super::copy::{LARGEST_COPY_BYTES, copy_in_parts};
+use super::{
+    CopySource, Counters, Error, GetIf, Got, Headers, ListPage, ListRequest, ObjectMeta, Part, Put, PutIf, Store,
+    Upload, WriteStore,
+};
 use crate::revalidate::Stores;
-use crate::types::Key;
+use crate::types::{ETag, Key, Time};
 
 /// Puts `store` behind `concurrency` requests in flight and `rate` requests a second (`None`: as many as
 /// it takes), shared by the two views. Bytes of bodies are counted on the way.
@@ -26,6 +32,29 @@ pub fn limited(
     rate: Option<NonZeroU32>,
     counters: Arc<Counters>,
 ) -> Stores {
+    let [foreground, background] = views(store, concurrency, rate, counters);
+    Stores { foreground: Arc::new(foreground), background: Arc::new(background) }
+}
+
+/// As `limited`, and a store to write to in the background, within the same limits.
+pub fn limited_writing<S: WriteStore>(
+    store: Arc<S>,
+    concurrency: NonZeroU32,
+    rate: Option<NonZeroU32>,
+    counters: Arc<Counters>,
+) -> (Stores, Arc<dyn WriteStore>) {
+    let [foreground, background] = views(store, concurrency, rate, counters);
+    let background = Arc::new(background);
+    (Stores { foreground: Arc::new(foreground), background: background.clone() }, background)
+}
+
+/// The foreground and the background.
+fn views<S: ?Sized>(
+    store: Arc<S>,
+    concurrency: NonZeroU32,
+    rate: Option<NonZeroU32>,
+    counters: Arc<Counters>,
+) -> [Limited<S>; 2] {
     let places = concurrency.get() as usize;
     let shared = Arc::new(Shared {
         store,
@@ -34,14 +63,11 @@ pub fn limited(
         rate: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
         counters,
     });
-    Stores {
-        foreground: Arc::new(Limited { shared: shared.clone(), is_background: false }),
-        background: Arc::new(Limited { shared, is_background: true }),
-    }
+    [Limited { shared: shared.clone(), is_background: false }, Limited { shared, is_background: true }]
 }
 
-struct Shared {
-    store: Arc<dyn Store>,
+struct Shared<S: ?Sized> {
+    store: Arc<S>,
     all: Arc<Semaphore>,
     background: Arc<Semaphore>,
     rate: Option<DefaultDirectRateLimiter>,
@@ -49,8 +75,8 @@ struct Shared {
 }
 
 /// One view.
-struct Limited {
-    shared: Arc<Shared>,
+struct Limited<S: ?Sized> {
+    shared: Arc<Shared<S>>,
     is_background: bool,
 }
 
@@ -60,7 +86,7 @@ struct Place {
     _background: Option<OwnedSemaphorePermit>,
 }
 
-impl Limited {
+impl<S: ?Sized> Limited<S> {
     /// Waits for a place. The background queues for its own places first, so that it never fills the
     /// queue that the foreground stands in. The semaphores are never closed.
     async fn enter(&self) -> Place {
@@ -77,7 +103,7 @@ impl Limited {
 }
 
 #[async_trait]
-impl Store for Limited {
+impl<S: Store + ?Sized> Store for Limited<S> {
     async fn head(&self, key: &Key) -> Result<ObjectMeta, Error> {
         let _place = self.enter().await;
         self.shared.store.head(key).await
@@ -97,7 +123,86 @@ impl Store for Limited {
     }
 }
 
-type Body = BoxStream<'static, Result<bytes::Bytes, Error>>;
+#[async_trait]
+impl<S: WriteStore> WriteStore for Limited<S> {
+    async fn describe(&self, key: &Key) -> Result<(ObjectMeta, Headers), Error> {
+        let _place = self.enter().await;
+        self.shared.store.describe(key).await
+    }
+
+    async fn put(&self, key: &Key, body: Bytes, headers: &Headers, condition: PutIf) -> Result<Put, Error> {
+        let _place = self.enter().await;
+        let len = body.len();
+        let put = self.shared.store.put(key, body, headers, condition).await?;
+        self.shared.counters.taken(len);
+        Ok(put)
+    }
+
+    async fn copy(
+        &self,
+        source: CopySource<'_>,
+        to: &Key,
+        headers: Option<&Headers>,
+        condition: PutIf,
+    ) -> Result<Put, Error> {
+        // Cut up here, so that each part finds its own place.
+        if source.size > LARGEST_COPY_BYTES {
+            return copy_in_parts(self, source, to, headers, condition).await;
+        }
+        let _place = self.enter().await;
+        self.shared.store.copy(source, to, headers, condition).await
+    }
+
+    async fn delete(&self, key: &Key, etag: Option<&ETag>) -> Result<(), Error> {
+        let _place = self.enter().await;
+        self.shared.store.delete(key, etag).await
+    }
+
+    async fn begin_upload(&self, key: &Key, headers: &Headers) -> Result<Upload, Error> {
+        let _place = self.enter().await;
+        self.shared.store.begin_upload(key, headers).await
+    }
+
+    async fn put_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part, Error> {
+        let _place = self.enter().await;
+        let part = self.shared.store.put_part(upload, number, body).await?;
+        self.shared.counters.taken(usize::try_from(part.size).unwrap_or(usize::MAX));
+        Ok(part)
+    }
+
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u16,
+        source: CopySource<'_>,
+        range: Range<u64>,
+    ) -> Result<Part, Error> {
+        let _place = self.enter().await;
+        self.shared.store.copy_part(upload, number, source, range).await
+    }
+
+    async fn complete_upload(&self, upload: &Upload, parts: &[Part], condition: PutIf) -> Result<Put, Error> {
+        let _place = self.enter().await;
+        self.shared.store.complete_upload(upload, parts, condition).await
+    }
+
+    async fn abort_upload(&self, upload: &Upload) -> Result<(), Error> {
+        let _place = self.enter().await;
+        self.shared.store.abort_upload(upload).await
+    }
+
+    async fn parts(&self, upload: &Upload) -> Result<Vec<Part>, Error> {
+        let _place = self.enter().await;
+        self.shared.store.parts(upload).await
+    }
+
+    async fn uploads(&self) -> Result<Vec<(Upload, Time)>, Error> {
+        let _place = self.enter().await;
+        self.shared.store.uploads().await
+    }
+}
+
+type Body = BoxStream<'static, Result<Bytes, Error>>;
 
 /// `body`, which gives up `place` when it ends, fails or is dropped.
 fn held(body: Body, place: Place, counters: Arc<Counters>) -> Body {
@@ -118,7 +223,6 @@ fn held(body: Body, place: Place, counters: Arc<Counters>) -> Body {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::types::{ETag, Time};
     use futures::FutureExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

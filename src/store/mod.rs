@@ -4,12 +4,16 @@
 //! Invariant: every request to S3 passes `Limited` (number, rate) and is counted by kind.
 
 mod answer;
+pub mod conditions;
 mod connect;
+mod copy;
 mod counters;
 mod error;
+mod headers;
 mod limits;
 mod prefix;
 mod s3;
+mod write;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,9 +22,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::conditions::{Conditions, careful};
 pub use self::connect::{Connected, Connecting, StartError, Timing, connect, connect_with};
 pub use self::counters::{Counters, RequestCounts};
-pub use self::limits::limited;
+pub use self::limits::{limited, limited_writing};
 pub use self::s3::S3Store;
 use crate::types::{ETag, Key, Time};
 

@@ -3,7 +3,6 @@
 //! Invariant: keys are told in `encoding-type=url`, because XML cannot tell all of them.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -14,8 +13,8 @@ use aws_sdk_s3::types::{EncodingType, RequestPayer};
 
 use super::error::{Asked, Failure};
 use super::prefix::Prefix;
-use super::{Error, GetIf, Got, ListPage, ListRequest, ObjectMeta, Store, answer};
-use crate::config::S3Config;
+use super::{Error, GetIf, Got, ListPage, ListRequest, ObjectMeta, Store, Timing, answer};
+use crate::config::{NewObjects, S3Config};
 use crate::types::{ETag, Key};
 
 /// What S3 caps a page at.
@@ -23,31 +22,32 @@ const MAX_PAGE: u16 = 1000;
 
 /// A bucket, or a prefix of one, on any server that speaks S3.
 pub struct S3Store {
-    client: Client,
-    bucket: String,
-    prefix: Prefix,
-    payer: Option<RequestPayer>,
-    stall: Duration,
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    pub(super) prefix: Prefix,
+    pub(super) payer: Option<RequestPayer>,
+    pub(super) timing: Timing,
+    pub(super) new_objects: NewObjects,
 }
 
 impl S3Store {
-    /// `stall`: longest silence in the middle of a body.
-    pub(super) fn new(client: Client, config: &S3Config, stall: Duration) -> S3Store {
+    pub(super) fn new(client: Client, config: &S3Config, timing: Timing) -> S3Store {
         S3Store {
             client,
             bucket: config.bucket.clone(),
             prefix: Prefix::new(&config.prefix),
             payer: config.requester_pays.then_some(RequestPayer::Requester),
-            stall,
+            timing,
+            new_objects: config.new_objects.clone(),
         }
     }
 
-    fn asked<'a>(&'a self, operation: &'static str, key: Option<&'a Key>) -> Asked<'a> {
+    pub(super) fn asked<'a>(&'a self, operation: &'static str, key: Option<&'a Key>) -> Asked<'a> {
         Asked { operation, bucket: &self.bucket, key }
     }
 
     /// The key in the bucket; an object that cannot be is not found.
-    fn full(&self, key: &Key) -> Result<String, Error> {
+    pub(super) fn full(&self, key: &Key) -> Result<String, Error> {
         self.prefix.full(key).ok_or_else(|| Error::NotFound { key: key.clone() })
     }
 
@@ -72,14 +72,14 @@ impl S3Store {
     }
 }
 
-fn map<E>(error: &SdkError<E, HttpResponse>, asked: &Asked<'_>) -> Error
+pub(super) fn map<E>(error: &SdkError<E, HttpResponse>, asked: &Asked<'_>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     Failure::new(error).into_error(asked)
 }
 
-fn odd_answer(what: String, message: &str) -> Error {
+pub(super) fn odd_answer(what: String, message: &str) -> Error {
     Error::Other { what, message: message.to_owned() }
 }
 
@@ -117,7 +117,7 @@ impl Store for S3Store {
         };
         let what = format!("GET {key}");
         let opened = answer::of_get(got, range.as_ref()).map_err(|reason| odd_answer(what.clone(), reason))?;
-        let body = answer::checked(opened.body, opened.len, self.stall, what);
+        let body = answer::checked(opened.body, opened.len, self.timing.stall, what);
         Ok(Got::Body { meta: opened.meta, body })
     }
 

@@ -3,6 +3,8 @@
 
 mod conformance;
 mod moto;
+mod writes;
+mod writing;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::config::Credentials;
 use bytes::Bytes;
 use conformance::{SomebodyElse, key, list_all, names, read};
-use fasts3::config::S3Config;
+use fasts3::config::{NewObjects, S3Config};
 use fasts3::revalidate::Stores;
 use fasts3::s3server::{ACCESS_KEY, Bucket, Fault, Kind, Options, S3Server, SECRET_KEY, generated};
 use fasts3::store::*;
@@ -46,6 +48,7 @@ fn settings(server: &S3Server) -> S3Config {
         requester_pays: false,
         concurrency: NonZeroU32::new(8).unwrap(),
         rate: None,
+        new_objects: NewObjects::default(),
     }
 }
 
@@ -115,22 +118,31 @@ async fn the_store_of_a_prefix_conforms_and_sees_nothing_else() {
 /// moto has its own idea of every answer; its conditions are right. Of the odd keys it refuses some that S3 takes.
 #[tokio::test]
 async fn the_store_of_moto_conforms() {
-    let Some(moto) = Moto::start().await else { return };
-    let config = S3Config { endpoint_url: Some(moto.endpoint()), ..settings(&server()) };
-    let region = aws_sdk_s3::config::Region::new("us-east-1");
-    let sdk = aws_sdk_s3::Config::builder()
-        .behavior_version_latest()
-        .endpoint_url(moto.endpoint())
-        .region(region)
-        .force_path_style(true)
-        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"));
-    let client = aws_sdk_s3::Client::from_conf(sdk.build());
-    client.create_bucket().bucket(&config.bucket).send().await.unwrap();
+    let Some((moto, config)) = with_moto().await else { return };
+    let client = client_of(&moto);
     // The pauses of a server written in Python are no stalls.
     let patient = Connecting { timing: Timing { stall: Duration::from_secs(5), ..QUICK }, ..with_secret(SECRET_KEY) };
     let connected = connect_with(&config, Arc::default(), patient).await.unwrap();
     let somebody = Remote { client, bucket: config.bucket, prefix: String::new() };
     conformance::reading(&*connected.stores.foreground, &somebody).await;
+}
+
+/// moto with an empty bucket, if it is here.
+async fn with_moto() -> Option<(Moto, S3Config)> {
+    let moto = Moto::start().await?;
+    let config = S3Config { endpoint_url: Some(moto.endpoint()), ..settings(&server()) };
+    client_of(&moto).create_bucket().bucket(&config.bucket).send().await.unwrap();
+    Some((moto, config))
+}
+
+fn client_of(moto: &Moto) -> aws_sdk_s3::Client {
+    let sdk = aws_sdk_s3::Config::builder()
+        .behavior_version_latest()
+        .endpoint_url(moto.endpoint())
+        .region(aws_sdk_s3::config::Region::new("us-east-1"))
+        .force_path_style(true)
+        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"));
+    aws_sdk_s3::Client::from_conf(sdk.build())
 }
 
 struct Remote {

@@ -566,6 +566,7 @@ mod wire {
             requester_pays: false,
             concurrency: 8.try_into().unwrap(),
             rate: None,
+            new_objects: crate::config::NewObjects::default(),
         };
         let credentials = Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test");
         let connecting = Connecting { credentials: Some(credentials), timing: Timing::default() };

@@ -258,6 +258,7 @@ async fn connect(s3: &S3Server) -> Stores {
         requester_pays: false,
         concurrency: NonZeroU32::new(config::S3_CONCURRENCY).unwrap(),
         rate: None,
+        new_objects: crate::config::NewObjects::default(),
     };
     let timing = Timing { attempts: 2, backoff: Duration::from_millis(1), ..Timing::default() };
     let credentials =
