@@ -1,11 +1,15 @@
 //! The layout of the cache directory: `lock`, `identity`, `index.redb`, `objects/ab/<id>`, `staging/`.
 //! Owns: the names and the fan-out; opening the directory as a whole, lock first.
-//! Invariant: what has a name of ours under `objects/` belongs to us; anything else there is left alone.
+//! Invariant: what has a name of ours under `objects/` and `staging/` belongs to us; anything else there is left alone.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
+use super::disk::sync_dir;
 use super::identity::{FORMAT, Identity};
 use super::lock::Lock;
 use crate::types::ObjectId;
@@ -88,13 +92,12 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Makes `objects/`, its 256 directories, and `staging/` in cache directory `dir`.
+    /// Makes `objects/` and its 256 directories in cache directory `dir`.
     pub(super) fn create(dir: &Path) -> io::Result<Objects> {
         let root = dir.join("objects");
         for low in 0..=u8::MAX {
             fs::create_dir_all(root.join(format!("{low:02x}")))?;
         }
-        fs::create_dir_all(dir.join("staging"))?;
         Ok(Objects { root })
     }
 
@@ -105,19 +108,79 @@ impl Objects {
 
     /// The objects that have a file whose low byte is `low`.
     pub(super) fn files(&self, low: u8) -> io::Result<Vec<ObjectId>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.root.join(format!("{low:02x}")))? {
-            found.extend(entry?.file_name().to_str().and_then(parse).filter(|id| id.0 as u8 == low));
-        }
+        let mut found = ids(&self.root.join(format!("{low:02x}")))?;
+        found.retain(|id| id.0 as u8 == low);
         Ok(found)
     }
 
     /// Unlinks the file of `object`; one that is not there is fine.
     pub(super) fn unlink(&self, object: ObjectId) -> io::Result<()> {
-        match fs::remove_file(self.path(object)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+        unlink(&self.path(object))
+    }
+}
+
+/// The paths under `staging/`. Flat: there is little in it, and one fsync makes all new names durable.
+#[derive(Debug)]
+pub(super) struct Staging {
+    root: PathBuf,
+    /// How many names were made.
+    made: AtomicU64,
+    /// How many of them, the first ones, are durable.
+    durable: Mutex<u64>,
+}
+
+impl Staging {
+    /// Makes `staging/` in cache directory `dir`.
+    pub(super) fn create(dir: &Path) -> io::Result<Staging> {
+        let root = dir.join("staging");
+        fs::create_dir_all(&root)?;
+        Ok(Staging { root, made: AtomicU64::new(0), durable: Mutex::new(0) })
+    }
+
+    /// The file of `staged`.
+    pub(super) fn path(&self, staged: ObjectId) -> PathBuf {
+        self.root.join(format!("{:016x}", staged.0))
+    }
+
+    /// The staging files that are there.
+    pub(super) fn files(&self) -> io::Result<Vec<ObjectId>> {
+        ids(&self.root)
+    }
+
+    /// Unlinks the file of `staged`; one that is not there is fine.
+    pub(super) fn unlink(&self, staged: ObjectId) -> io::Result<()> {
+        unlink(&self.path(staged))
+    }
+
+    /// A name was made: its ticket for `settle_name`.
+    pub(super) fn name_made(&self) -> u64 {
+        self.made.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Makes a name durable: one fsync for all that were made before it.
+    pub(super) fn settle_name(&self, ticket: u64) -> io::Result<()> {
+        let mut durable = self.durable.lock();
+        if *durable < ticket {
+            let made = self.made.load(Ordering::Acquire);
+            sync_dir(&self.root)?;
+            *durable = made;
         }
+        Ok(())
+    }
+}
+
+fn ids(dir: &Path) -> io::Result<Vec<ObjectId>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        found.extend(entry?.file_name().to_str().and_then(parse));
+    }
+    Ok(found)
+}
+
+fn unlink(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the files take, and which goes first when room is needed: the least recently used.
-//! Owns: the table of all objects (bytes here, last use), their sum, the open objects that are not
-//! complete, and which of those the index is behind on.
-//! Invariant: `used` is the sum of `bytes` over the table; an object leaves both at once.
+//! Owns: the table of all objects (bytes here, last use), that of staging files, the sums of both, the open objects
+//! that are not complete, and which of those the index is behind on.
+//! Invariant: a sum is that of `bytes` over its table; what leaves one leaves both at once. Staging files
+//! count, so that objects make room for them, and are never candidates themselves.
 //! Order of eviction is exact: candidates are the oldest of one scan, and one that was used since is
 //! passed over, because whatever was not among them was used later than all of them.
 
@@ -26,6 +27,8 @@ const SAVE_BYTES: u64 = 32 << 20;
 pub(super) struct Ledger {
     table: DashMap<ObjectId, Account>,
     used: AtomicU64,
+    staging: DashMap<ObjectId, u64>,
+    staged: AtomicU64,
     /// Open objects that were not complete when opened.
     live: DashMap<ObjectId, Weak<Object>>,
     /// Objects whose presence the index does not know; kept open until it does.
@@ -87,9 +90,34 @@ impl Ledger {
         self.table.contains_key(&id)
     }
 
-    /// Bytes of all objects.
+    /// Says how many bytes staging file `id` has.
+    pub(super) fn stage(&self, id: ObjectId, bytes: u64) {
+        // added while the entry is locked, so that no other change of it is counted before this one
+        let mut entry = self.staging.entry(id).or_insert(0);
+        let before = std::mem::replace(&mut *entry, bytes);
+        self.staged.fetch_add(bytes.wrapping_sub(before), Ordering::AcqRel);
+    }
+
+    /// Takes a staging file out.
+    pub(super) fn unstage(&self, id: ObjectId) {
+        if let Some((_, bytes)) = self.staging.remove(&id) {
+            self.staged.fetch_sub(bytes, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether a staging file is in the table.
+    pub(super) fn knows_staged(&self, id: ObjectId) -> bool {
+        self.staging.contains_key(&id)
+    }
+
+    /// Bytes of all objects and staging files.
     pub(super) fn used(&self) -> u64 {
-        self.used.load(Ordering::Acquire)
+        self.used.load(Ordering::Acquire) + self.staged.load(Ordering::Acquire)
+    }
+
+    /// Bytes of all staging files, and how many there are.
+    pub(super) fn staged(&self) -> (u64, u64) {
+        (self.staged.load(Ordering::Acquire), self.staging.len() as u64)
     }
 
     /// How many objects there are.

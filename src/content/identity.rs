@@ -3,13 +3,14 @@
 //! Owns: the file `identity`, three lines of text, mode 0600.
 //! Invariant: the file is either absent or whole; it is made under another name, fsynced and renamed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
 use uuid::Uuid;
 
 use super::dir::DirError;
+use super::disk::sync_dir;
 
 /// Version of the layout of the cache directory that this program writes.
 pub const FORMAT: u32 = 1;
@@ -87,11 +88,6 @@ fn write_new(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&draft, path)?;
     sync_dir(dir)
-}
-
-/// Makes the names in `dir` durable, where the OS can.
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! keeps below the limit.
 //! Owns: nothing of its own. Each step is idempotent, so one that failed is done again later.
 //! Order at start: rows first, orphans after; so a file is only an orphan when neither the index nor
-//! this process knows of it. Garbage is collected after the rows are read, so none comes back.
+//! this process knows of it. Garbage is collected after the rows are read, so none comes back. A number in the
+//! garbage may be an object's or a staging file's: no two files have the same.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::types::{ObjectId, Tick};
 /// 5 s: what a crash may cost of a fetch that goes on for long.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Rows read at a time: some milliseconds each.
-const ROWS: usize = 4096;
+pub(super) const ROWS: usize = 4096;
 /// Files unlinked in one transaction.
 const GARBAGE: usize = 1024;
 /// Saves at once: each waits for an fdatasync and a commit, and commits are grouped.
@@ -49,6 +50,7 @@ impl Content {
                 _ = self.ledger.save_now.notified() => self.save_all().await,
                 _ = tick.tick() => {
                     self.save_all().await;
+                    self.cut_files().await;
                     self.shrink().await;
                 }
             }
@@ -65,8 +67,14 @@ impl Content {
             let content = self.clone();
             let last = blocking(move || content.load_batch(after)).await?;
             if last.is_none() {
-                return Ok(());
+                break;
             }
+            after = last;
+        }
+        let mut after = ObjectId(0);
+        loop {
+            let content = self.clone();
+            let Some(last) = blocking(move || content.load_staging(after)).await? else { return Ok(()) };
             after = last;
         }
     }
@@ -93,7 +101,8 @@ impl Content {
         if removed > 0 {
             info!(removed, "removed cached files that nothing refers to");
         }
-        Ok(())
+        let content = self.clone();
+        blocking(move || content.sweep_staging()).await
     }
 
     fn sweep_one(&self, low: u8) -> io::Result<u64> {

@@ -1,18 +1,20 @@
 //! Bytes on the local disk. `objects/` holds one immutable file a version (clean, disposable);
-//! `staging/` will hold what is not in S3 yet (dirty, precious).
+//! `staging/` holds what is not in S3 yet (dirty, precious).
 //! Owns: the files, which ranges of them are filled, the cache of open files, the space they take.
 //! Invariants
 //! - A range is recorded in the index only after its bytes are fdatasynced; a version counts as
 //!   complete only after all of it is. So a torn file is one that is shorter than its row says, or missing:
 //!   it is detected at open, detached and fetched again.
-//! - A file is never changed once complete, and its bytes outlive its name while somebody reads them.
-//! - The sum of the bytes here stays below the limit, but for what is being fetched right now;
-//!   the least recently used file goes first, one that is being fetched never.
+//! - A file is never changed once complete, but where a staging file covers it (`staging::promote`), and its bytes
+//!   outlive its name while somebody reads them.
+//! - The sum of the bytes here stays below the limit, but for what is being fetched right now, and for what is
+//!   staged; the least recently used file goes first, one that is being fetched or staged never.
 //! - A file without a row in the index is either of this process or an orphan, swept at start.
 
 mod dir;
 mod disk;
 mod evict;
+mod faults;
 mod identity;
 mod keeper;
 mod lock;
@@ -25,23 +27,26 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use dir::Objects;
 pub use dir::{CacheDir, DirError};
+use dir::{Objects, Staging};
 use evict::{Candidate, Ledger};
+pub use faults::Faults;
 pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};
 pub use ranges::RangeSet;
 pub use staging::{Live, Piece, SoleTurn, Staged, WriteTurn};
+use staging::{MAX_STAGED, Volume};
 
-use crate::index::{Index, Presence};
-use crate::types::{Clock, ObjectId, Tick};
+use crate::index::{Index, ObjectRow, Presence};
+use crate::types::{Clock, Ino, ObjectId, Tick};
 
 /// 16,384 open files: a web server's hot set; also at most half of what the process may open.
 const MAX_OPEN_FILES: usize = 16_384;
@@ -62,7 +67,7 @@ pub enum CacheLimit {
 /// What the cache takes and may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of objects here.
+    /// Bytes of objects and of staging files here.
     pub bytes: u64,
     /// Files under `objects/`.
     pub objects: u64,
@@ -92,6 +97,13 @@ pub struct Content {
     candidates: tokio::sync::Mutex<VecDeque<Candidate>>,
     lost: Mutex<Vec<ObjectId>>,
     lost_added: Notify,
+    /// The staging files that are open, or of which the index does not know all.
+    staged: DashMap<ObjectId, Arc<Staged>>,
+    /// Whose they are: of an inode the last one.
+    staged_of: DashMap<Ino, ObjectId>,
+    /// How many of them there may be before some are closed.
+    most_staged: AtomicUsize,
+    volume: Arc<Volume>,
 }
 
 type OpenFiles = quick_cache::sync::Cache<ObjectId, Arc<Object>>;
@@ -108,18 +120,37 @@ impl Content {
     /// # Errors
     /// What the OS says.
     pub fn open(dir: &Path, index: Arc<Index>, limit: CacheLimit, clock: Clock) -> io::Result<Arc<Content>> {
+        Content::open_on(dir, index, limit, clock, Faults::default())
+    }
+
+    /// Opens `dir` on a disk that is not all right.
+    /// # Errors
+    /// What the OS says.
+    pub fn open_on(
+        dir: &Path,
+        index: Arc<Index>,
+        limit: CacheLimit,
+        clock: Clock,
+        faults: Faults,
+    ) -> io::Result<Arc<Content>> {
         let open_files = (disk::raise_open_files() / 2).clamp(64, MAX_OPEN_FILES);
+        let ledger = Arc::<Ledger>::default();
+        let volume = Volume::new(Staging::create(dir)?, ledger.clone(), faults);
         Ok(Arc::new(Content {
             dir: dir.to_path_buf(),
             objects: Arc::new(Objects::create(dir)?),
             index,
             clock,
-            ledger: Arc::default(),
+            ledger,
             open: Arc::new(OpenFiles::new(open_files)),
             limit: Limit { rule: limit, bytes: AtomicU64::new(0), at: AtomicU64::new(0) },
             candidates: tokio::sync::Mutex::default(),
             lost: Mutex::default(),
             lost_added: Notify::new(),
+            staged: DashMap::new(),
+            staged_of: DashMap::new(),
+            most_staged: AtomicUsize::new(MAX_STAGED),
+            volume: Arc::new(volume),
         }))
     }
 
@@ -170,7 +201,7 @@ impl Content {
         };
         let length = file.metadata().map_err(NotOpened::Io)?.len();
         let (whole, here) = match &row.presence {
-            Presence::Complete => (length == row.size, row.size),
+            Presence::Complete => (length == row.size || self.is_merging(&row, length), row.size),
             Presence::Partial(ranges) => {
                 let set: RangeSet = ranges.iter().cloned().collect();
                 (set.end() <= length && length <= row.size, set.bytes())
@@ -186,6 +217,11 @@ impl Content {
             self.ledger.opened(&object);
         }
         Ok(object)
+    }
+
+    /// Whether a crash may have come while what is staged over an object was being merged into it.
+    fn is_merging(&self, row: &ObjectRow, length: u64) -> bool {
+        length > row.size && self.index.node(row.ino).is_ok_and(|node| node.is_some_and(|node| node.staged.is_some()))
     }
 
     /// A new, empty file for a version of `size` bytes. Evicts to make room.
@@ -247,12 +283,17 @@ impl Content {
             None => None,
         };
         self.index.detach(object).await.map_err(io::Error::other)?;
-        self.abandon(object);
+        self.abandon_object(object);
         Ok(())
     }
 
-    /// Removes the file of an object that the index does not know.
+    /// Removes the file of an object, or a staging file, that the index does not know.
     pub fn abandon(&self, object: ObjectId) {
+        self.abandon_object(object);
+        self.remove_staging(object);
+    }
+
+    fn abandon_object(&self, object: ObjectId) {
         self.ledger.forget(object);
         self.open.remove(&object);
         if let Err(error) = self.objects.unlink(object) {
@@ -335,7 +376,10 @@ impl Content {
     /// # Errors
     /// What the OS says; `Unsupported` where there is no way to ask.
     pub fn disk(&self) -> io::Result<Disk> {
-        disk::space(&self.dir)
+        match self.volume.faults.disk(self.ledger.used()) {
+            Some(pretended) => Ok(pretended),
+            None => disk::space(&self.dir),
+        }
     }
 }
 

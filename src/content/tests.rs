@@ -13,17 +13,17 @@ use crate::positioned::read_exact_at;
 use crate::store::ObjectMeta;
 use crate::types::{ETag, Ino, Key, Time};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
-struct Rig {
-    dir: TempDir,
-    clock: Clock,
-    index: Arc<Index>,
-    content: Arc<Content>,
+pub(super) struct Rig {
+    pub(super) dir: TempDir,
+    pub(super) clock: Clock,
+    pub(super) index: Arc<Index>,
+    pub(super) content: Arc<Content>,
 }
 
 impl Rig {
-    fn new(limit: CacheLimit) -> Rig {
+    pub(super) fn new(limit: CacheLimit) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual();
         let options = IndexOptions { cached_inodes: 100, cached_names: 100, page_cache_bytes: 1 << 20 };
@@ -34,21 +34,21 @@ impl Rig {
         Rig { dir, clock, index, content }
     }
 
-    fn roomy() -> Rig {
+    pub(super) fn roomy() -> Rig {
         Rig::new(CacheLimit::Bytes(1 << 40))
     }
 
     /// The same directory after a restart: nothing in memory but the index.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.restart_with(CacheLimit::Bytes(1 << 40));
     }
 
-    fn restart_with(&mut self, limit: CacheLimit) {
+    pub(super) fn restart_with(&mut self, limit: CacheLimit) {
         self.content = Content::open(self.dir.path(), self.index.clone(), limit, self.clock.clone()).unwrap();
     }
 
     /// S3 has `key` in this version.
-    async fn observe(&self, key: &str, etag: &str, size: u64) -> Ino {
+    pub(super) async fn observe(&self, key: &str, etag: &str, size: u64) -> Ino {
         self.clock.advance(Duration::from_secs(1));
         let sent = self.clock.now();
         self.clock.advance(Duration::from_secs(1));
@@ -65,7 +65,7 @@ impl Rig {
     }
 
     /// A file of version "v1" with `filled` here and known to the index.
-    async fn cached(&self, key: &str, size: u64, filled: Range<u64>) -> (Ino, ObjectId) {
+    pub(super) async fn cached(&self, key: &str, size: u64, filled: Range<u64>) -> (Ino, ObjectId) {
         let ino = self.observe(key, "v1", size).await;
         let object = self.content.create(size).await.unwrap();
         object.bind(ino, ETag::new("v1"));
@@ -76,17 +76,17 @@ impl Rig {
     }
 
     /// Runs the owner task until it has settled.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         let stop = CancellationToken::new();
         stop.cancel();
         self.content.clone().run(stop).await;
     }
 
-    fn exists(&self, id: ObjectId) -> bool {
+    pub(super) fn exists(&self, id: ObjectId) -> bool {
         self.content.objects.path(id).exists()
     }
 
-    fn local(&self, ino: Ino) -> Option<ObjectId> {
+    pub(super) fn local(&self, ino: Ino) -> Option<ObjectId> {
         self.index.node(ino).unwrap().unwrap().local.map(|local| local.object)
     }
 }

@@ -158,7 +158,7 @@ impl<'t> Change<'t> {
         Ok(entries)
     }
 
-    /// A new inode under `component` of `dir`; the caller has seen that there is none.
+    /// A new inode under `component` of `dir`, as S3 was seen to have it; the caller has seen that there is none.
     pub(super) fn create(
         &mut self,
         dir: Ino,
@@ -166,21 +166,59 @@ impl<'t> Change<'t> {
         freshness: Freshness,
         make: impl FnOnce(Ino) -> Row,
     ) -> Result<Ino, IndexError> {
-        let number = self.sequence.take_for_writer();
-        let ino = Ino(number);
-        let row = make(ino);
-        debug_assert!(row.inode.parent == dir && row.inode.ino == ino, "the row is of this entry");
+        let row = self.new_inode(make);
+        self.expand_again(dir)?;
+        self.touch(dir, row.inode.mtime);
+        self.enter(dir, component, row, freshness)
+    }
+
+    /// The row of an inode to be, with a number of its own.
+    pub(super) fn new_inode(&self, make: impl FnOnce(Ino) -> Row) -> Row {
+        make(Ino(self.number()))
+    }
+
+    /// Enters a new inode under `component` of `dir`, where nothing is. The directory's times are the caller's.
+    pub(super) fn enter(
+        &mut self,
+        dir: Ino,
+        component: &Component,
+        row: Row,
+        freshness: Freshness,
+    ) -> Result<Ino, IndexError> {
+        let ino = row.inode.ino;
+        debug_assert!(row.inode.parent == dir && row.inode.component == *component, "the row is of this entry");
+        self.link(dir, component, ino, ino.0)?;
+        self.count(&row.inode, true);
+        self.store(ino, Some(row), Some(Arc::new(freshness)));
+        Ok(ino)
+    }
+
+    /// Makes the entry `component` of `dir`, where nothing is.
+    pub(super) fn link(&mut self, dir: Ino, component: &Component, ino: Ino, cookie: u64) -> Result<(), IndexError> {
         let shadowed = match component.kind() {
-            ComponentKind::File => self.child_of_bytes(dir, &dir_bytes(component))?.is_some(),
+            ComponentKind::File => self.is_shadowed(dir, component)?,
             ComponentKind::Dir => self.set_shadowed(dir, component, true)?,
             ComponentKind::Chunk => false,
         };
-        self.write_entry(dir, component, &Child { ino, cookie: number, shadowed })?;
+        self.write_entry(dir, component, &Child { ino, cookie, shadowed })?;
         self.names.push((dir, component.name(shadowed)));
-        self.count(&row.inode, true);
-        self.touch(dir, row.inode.mtime);
-        self.store(ino, Some(row), Some(Arc::new(freshness)));
-        Ok(ino)
+        Ok(())
+    }
+
+    /// Whether a directory stands where the file `component` is or will be.
+    pub(super) fn is_shadowed(&self, dir: Ino, component: &Component) -> Result<bool, IndexError> {
+        Ok(self.child_of_bytes(dir, &dir_bytes(component))?.is_some())
+    }
+
+    /// Takes the entry `component` away from `dir`; what it names stays.
+    pub(super) fn unlink(&mut self, dir: Ino, component: &Component, child: Child) -> Result<(), IndexError> {
+        self.tables.children.remove(tables::child_key(dir, component.as_bytes()).as_slice())?;
+        self.tables.listing.remove(&tables::listing_key(dir, child.cookie))?;
+        if component.kind() == ComponentKind::Dir {
+            self.set_shadowed(dir, component, false)?;
+        }
+        self.names.push((dir, component.name(child.shadowed)));
+        Ok(())
     }
 
     /// Removes the entry and its inode; what is below a directory is left to `remove_orphans`. `answered`
@@ -192,19 +230,21 @@ impl<'t> Change<'t> {
         child: Child,
         answered: Tick,
     ) -> Result<(), IndexError> {
-        self.tables.children.remove(tables::child_key(dir, component.as_bytes()).as_slice())?;
-        self.tables.listing.remove(&tables::listing_key(dir, child.cookie))?;
-        if component.kind() == ComponentKind::Dir {
-            self.set_shadowed(dir, component, false)?;
-        }
-        self.names.push((dir, component.name(child.shadowed)));
+        self.unlink(dir, component, child)?;
         self.touch(dir, self.now);
-        self.graves.bury(dir, component, answered);
+        self.bury(dir, component, answered);
         self.remove_inode(child.ino)
     }
 
-    fn remove_inode(&mut self, ino: Ino) -> Result<(), IndexError> {
+    /// Notes that S3 was seen, by `answered`, to have nothing at `component` of `dir`.
+    pub(super) fn bury(&mut self, dir: Ino, component: &Component, answered: Tick) {
+        self.graves.bury(dir, component, answered);
+    }
+
+    /// Removes an inode that has no entry any more, its bytes, and what the journal has of it.
+    pub(super) fn remove_inode(&mut self, ino: Ino) -> Result<(), IndexError> {
         let Some(row) = self.row(ino)? else { return Ok(()) };
+        self.forget(&row.inode)?;
         if row.inode.kind == Kind::Dir {
             self.tables.orphans.insert(ino.0, ())?;
         }

@@ -5,24 +5,27 @@
 //! changing a file a hundred times leaves one row.
 //!
 //! Where an inode is in S3
-//! - A directory's entries are at its `origin`, or else where its parent's are plus its component.
-//! - A file (a marker) is at its `origin`, or else where its directory's entries are plus its component.
+//! - A directory's entries are at its `origin`, or else where its parent's are plus its component. Its marker is at
+//!   that prefix, too.
+//! - A file is at its `origin`, or else where its directory's entries are plus its component.
 //! - So a rename of a directory writes one row: its origin. All below stays where it is, in S3 and here.
+//! - An inode without a version is nowhere, but for a directory, which may have entries that have one.
 //!
 //! Invariants
-//! - An inode whose version is not under the key of its path has `place` pending, and `away` has its key
-//!   with its number: nobody else's object is written there before it has left.
+//! - A file with an origin has `place` pending, and `away` has its origin with its number: nobody else's object is written
+//!   there before it has left. Without one it is where its directory's entries are, which owns that key (`place.rs`).
 //! - A version that was removed or replaced here is `away` under its key, with no number, until S3 has
 //!   removed or replaced it too.
-//! - A directory whose entries are not under the prefix of its path has `place` pending, and is in `moved`
-//!   under that prefix.
-//! - An inode with `staged` has `content` pending and a row in `staging`.
+//! - A directory with an origin has `place` pending, and `moved` has its origin with its number.
+//! - An inode with `staged` has `content` pending and a row in `staging`. A file without a version has, too.
+//!
+//! `check.rs` looks whether all of this holds.
 
 use redb::ReadableTable;
 
 use super::change::Change;
 use super::model::{Away, IndexError, Inode, Kind, Pending, StagedRow, Work};
-use super::row::Row;
+use super::place::{self, View};
 use super::tables::{self, be_u64};
 use crate::types::{ETag, Ino, Key, ObjectId, Time};
 
@@ -97,13 +100,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The durable state of a staging file.
-    pub(super) fn staged(&self, staged: ObjectId) -> Result<Option<StagedRow>, IndexError> {
-        let Some(row) = self.tables.staging.get(staged.0)? else { return Ok(None) };
-        decode_staged(row.value()).map(Some).ok_or_else(|| tables::corrupted("staging", staged.0))
-    }
-
-    /// Stores it.
+    /// Stores the durable state of a staging file.
     pub(super) fn put_staged(&mut self, staged: ObjectId, row: &StagedRow) -> Result<(), IndexError> {
         self.dirty = true;
         self.tables.staging.insert(staged.0, encode_staged(row).as_slice())?;
@@ -116,55 +113,106 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The key that `ino` should have: a directory's ends in `/`. `None`: gone, or longer than S3 allows.
+    /// See [`place::path_key`].
     pub(super) fn path_key(&mut self, ino: Ino) -> Result<Option<Key>, IndexError> {
-        let (mut parts, mut at) = (Vec::new(), ino);
-        while at != Ino::ROOT {
-            let Some(Row { inode, .. }) = self.row(at)? else { return Ok(None) };
-            at = inode.parent;
-            parts.push(inode.component);
-        }
-        let key: String = parts.iter().rev().map(|component| component.suffix()).collect();
-        Ok(Key::new(&key))
+        place::path_key(self, ino)
     }
 
-    /// The prefix below which S3 has the entries of `dir`.
+    /// See [`place::remote_prefix`].
     pub(super) fn remote_prefix(&mut self, dir: Ino) -> Result<Option<Key>, IndexError> {
-        let (mut parts, mut at, mut base) = (Vec::new(), dir, None);
-        while at != Ino::ROOT && base.is_none() {
-            let Some(Row { inode, .. }) = self.row(at)? else { return Ok(None) };
-            base = inode.origin;
-            if base.is_none() {
-                at = inode.parent;
-                parts.push(inode.component);
-            }
-        }
-        let mut key = base.map_or_else(String::new, |key| key.as_str().to_owned());
-        key.extend(parts.iter().rev().map(|component| component.suffix()));
-        Ok(Key::new(&key))
+        place::remote_prefix(self, dir)
     }
 
-    /// The key under which S3 has the version of `inode` (a directory: its marker); `None` when it has none.
+    /// See [`place::remote_key`].
     pub(super) fn remote_key(&mut self, inode: &Inode) -> Result<Option<Key>, IndexError> {
-        if inode.remote.is_none() {
-            return Ok(None);
-        }
-        self.place_in_s3(inode)
+        place::remote_key(self, inode)
     }
 
-    /// Where S3 has, or would have, what `inode` is: its origin, or what follows from its directory's.
-    fn place_in_s3(&mut self, inode: &Inode) -> Result<Option<Key>, IndexError> {
-        match (&inode.origin, inode.kind) {
-            (Some(origin), _) => Ok(Some(origin.clone())),
-            (None, Kind::Dir) => self.remote_prefix(inode.ino),
-            (None, _) => self.inherited_key(inode),
-        }
-    }
-
-    /// The key that `inode` has in S3 unless its origin says another.
+    /// See [`place::inherited_key`].
     pub(super) fn inherited_key(&mut self, inode: &Inode) -> Result<Option<Key>, IndexError> {
-        let Some(prefix) = self.remote_prefix(inode.parent)? else { return Ok(None) };
-        Ok(Key::new(&[prefix.as_str(), &inode.component.suffix()].concat()))
+        place::inherited_key(self, inode)
+    }
+
+    /// Whether anything of S3 below `prefix`, or the prefix itself, is away or belongs to a directory that was moved.
+    pub(super) fn is_disputed(&self, prefix: &Key) -> Result<bool, IndexError> {
+        if self.longest_moved(prefix)?.is_some() {
+            return Ok(true);
+        }
+        let begins = |key: Option<String>| key.is_some_and(|key| key.starts_with(prefix.as_str()));
+        let away = self.tables.away.range::<&str>(prefix.as_str()..)?.next().transpose()?;
+        let moved = self.tables.moved.range::<&str>(prefix.as_str()..)?.next().transpose()?;
+        Ok(begins(away.map(|(key, _)| key.value().to_owned())) || begins(moved.map(|(key, _)| key.value().to_owned())))
+    }
+
+    /// Says that S3 has the version of a file, or the entries of a directory, at `at`; notes what follows from that and
+    /// from its path: its origin, that it must leave (`away`, `moved`), that its place is pending.
+    pub(super) fn settle_place(&mut self, ino: Ino, at: &Key) -> Result<(), IndexError> {
+        let Some(before) = self.row(ino)? else { return Ok(()) };
+        let is_home = place::home(self, &before.inode)?.as_ref() == Some(at);
+        let mut after = before.clone();
+        after.inode.origin = Some(at.clone()).filter(|_| !is_home);
+        let parent = after.inode.parent;
+        match (&after.inode.remote, after.inode.kind) {
+            (_, Kind::Dir) if is_home => self.remove_moved(at)?,
+            (_, Kind::Dir) => self.put_moved(at, ino)?,
+            (Some(_), _) if is_home => {
+                if self.away(at)?.is_some_and(|away| away.ino == Some(ino)) {
+                    self.remove_away(at)?;
+                }
+            }
+            (Some(remote), _) => {
+                let away = Away { etag: remote.etag.clone(), size: remote.size, ino: Some(ino) };
+                if self.away(at)?.as_ref() != Some(&away) {
+                    self.put_away(at, &away)?;
+                }
+            }
+            (None, _) => debug_assert!(false, "a file without a version is nowhere"),
+        }
+        self.replace(&before, after);
+        if is_home {
+            self.expand_again(parent)?;
+        }
+        self.set_place_pending(ino, !is_home)
+    }
+
+    /// Notes whether the place of `ino` is pending. No upload under way is made obsolete by it.
+    pub(super) fn set_place_pending(&mut self, ino: Ino, place: bool) -> Result<(), IndexError> {
+        match self.pending(ino)? {
+            Some(pending) if pending.place != place => self.put_pending(ino, &Pending { place, ..pending }),
+            None if place => self.mark_pending(ino, |pending| pending.place = true),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets what the journal has of an inode that is removed. Its version stays `away` if that was noted before.
+    pub(super) fn forget(&mut self, inode: &Inode) -> Result<(), IndexError> {
+        let ino = inode.ino;
+        self.settle_pending(ino)?;
+        if let Some(staged) = inode.staged {
+            self.remove_staged(staged)?;
+            self.discard(staged)?;
+        }
+        if self.tables.uploads.get(ino.0)?.is_some() {
+            // to be aborted
+            self.work.push(Work::Inode(ino));
+        }
+        let Some(origin) = &inode.origin else { return Ok(()) };
+        if inode.kind == Kind::Dir && self.moved(origin)? == Some(ino) {
+            self.remove_moved(origin)?;
+            self.tables.expanding.remove(ino.0)?;
+        }
+        if self.away(origin)?.is_some_and(|away| away.ino == Some(ino)) {
+            self.remove_away(origin)?;
+        }
+        Ok(())
+    }
+
+    /// An entry of `dir` has come to be where its directory is in S3: whoever expands that begins again.
+    pub(super) fn expand_again(&mut self, dir: Ino) -> Result<(), IndexError> {
+        if self.tables.expanding.get(dir.0)?.is_some() {
+            self.tables.expanding.remove(dir.0)?;
+        }
+        Ok(())
     }
 }
 

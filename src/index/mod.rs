@@ -17,17 +17,22 @@ mod allocate;
 mod bytes;
 mod cache;
 mod change;
+mod check;
+mod conflict;
 mod edit;
+mod expand;
 mod journal;
 mod metadata;
 mod model;
 mod open;
+mod place;
 mod reconcile;
 mod row;
 mod settle;
 mod snapshot;
 mod sweep;
 mod tables;
+mod task;
 mod writer;
 
 #[cfg(test)]
@@ -36,11 +41,14 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use conflict::Conflict;
 pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
+pub use expand::Expanded;
 pub(crate) use metadata::tell as tell_attributes;
 pub use model::*;
-pub use settle::{Conflict, Expanded, Outcome, Settled, Task};
+pub use settle::{Outcome, Settled};
 pub use sweep::Sweep;
+pub use task::Task;
 
 use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId, name};
 use sweep::{PageWork, Progress};

@@ -1,33 +1,12 @@
-//! What `writeback` does to the journal: it learns what is to be done, and tells what has been done. Each call
-//! is one transaction, does nothing twice, and holds for a change that came in between.
+//! What `writeback` tells the journal: what S3 has now. Each call is one transaction, does nothing twice, and
+//! holds for a change that came in between: what has changed since stays pending, and a version that was left
+//! under a key which is not the inode's any more has to leave it again.
 
-use super::journal;
-use super::model::{Away, Backlog, IndexError, Local, Node, Pending, StagedRow, Work};
-use super::{Defaults, Index};
-use crate::store::ObjectMeta;
-use crate::types::{ETag, Ino, Key, Name, ObjectId, Tick, Time};
-use std::sync::Arc;
-
-/// All that must be known to bring one inode to S3, as of one commit.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// The inode.
-    pub node: Arc<Node>,
-    /// What of it S3 lacks.
-    pub pending: Pending,
-    /// The key that it should have (a directory: of its marker). `None`: longer than S3 allows.
-    pub key: Option<Key>,
-    /// The key that its version has; `None` when S3 has no version of it.
-    pub remote_key: Option<Key>,
-    /// For a directory: below which prefix S3 has its entries.
-    pub remote_prefix: Option<Key>,
-    /// What is in the way at `key`: the version that is to be replaced (`ino` is `None`), or one that must move first.
-    pub in_the_way: Option<Away>,
-    /// For a directory: whether it has entries, and so exists in S3 without a marker.
-    pub has_entries: bool,
-    /// For a directory: whether its attributes are the defaults, which need no marker.
-    pub has_default_attributes: bool,
-}
+use super::Index;
+use super::change::Change;
+use super::model::{Away, IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote};
+use super::row::Row;
+use crate::types::{ETag, Ino, Key, Tick, name};
 
 /// What an upload, a copy or a change of headers has left in S3.
 #[derive(Clone, Debug)]
@@ -50,7 +29,7 @@ pub struct Settled {
     pub content: bool,
     /// With `content`, and nothing changed since: the object file that has the bytes from now on, and which
     /// ranges of them (`Presence`). It takes the place of the staging file.
-    pub local: Option<(Local, super::ObjectRow)>,
+    pub local: Option<(Local, ObjectRow)>,
 }
 
 /// What became of a settling.
@@ -64,184 +43,208 @@ pub enum Outcome {
     Gone,
 }
 
-/// Two writers changed the same thing: what was done about it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Conflict {
-    /// Key of the two versions.
-    pub key: String,
-    /// Key of the one that lost the name; empty when none did.
-    pub kept_as: String,
-    /// Wall time, in nanoseconds since the epoch.
-    pub at: i64,
-    /// In words: who changed what, and which version has the name now.
-    pub what: String,
-}
-
-/// What `Index::expand` has done of a moved directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Expanded {
-    /// Entries that have a row of their own in the journal now.
-    pub entries: u64,
-    /// Whether all have: the directory itself is where it should be.
-    pub done: bool,
-}
-
 impl Index {
-    /// Takes what has come to the journal since the last call. After a start: nothing; see `pending` and `away`.
-    pub fn take_work(&self) -> Vec<Work> {
-        std::mem::take(&mut *self.shared.work.lock())
-    }
-
-    /// Waits until something may have come to the journal. For one waiter at a time.
-    pub async fn work_added(&self) {
-        self.shared.work_added.notified().await;
-    }
-
-    /// What `ino` lacks in S3; `None` when nothing, or when it is gone.
-    pub fn pending(&self, ino: Ino) -> Result<Option<Pending>, IndexError> {
-        let snapshot = self.shared.cache.snapshot()?;
-        Ok(snapshot.pending.get(ino.0)?.and_then(|row| journal::decode_pending(row.value())))
-    }
-
-    /// Rows of `pending` after `after`, at most `max`, in inode order.
-    pub fn pending_rows(&self, after: Ino, max: usize) -> Result<Vec<(Ino, Pending)>, IndexError> {
-        todo!("{after} {max}")
-    }
-
-    /// Rows of `away` after `after`, at most `max`, in key order.
-    pub fn away_rows(&self, after: Option<&Key>, max: usize) -> Result<Vec<(Key, Away)>, IndexError> {
-        todo!("{after:?} {max}")
-    }
-
-    /// What is away at `key`.
-    pub fn away(&self, key: &Key) -> Result<Option<Away>, IndexError> {
-        let snapshot = self.shared.cache.snapshot()?;
-        Ok(snapshot.away.get(key.as_str())?.and_then(|row| journal::decode_away(row.value())))
-    }
-
-    /// How much is in the journal.
-    pub fn backlog(&self) -> Backlog {
-        todo!()
-    }
-
-    /// The durable state of a staging file.
-    pub fn staged(&self, staged: ObjectId) -> Result<Option<StagedRow>, IndexError> {
-        let snapshot = self.shared.cache.snapshot()?;
-        Ok(snapshot.staging.get(staged.0)?.and_then(|row| journal::decode_staged(row.value())))
-    }
-
-    /// All staging files after `after`, at most `max`: for the start-up scan of `content`.
-    pub fn staged_rows(&self, after: ObjectId, max: usize) -> Result<Vec<(ObjectId, StagedRow)>, IndexError> {
-        todo!("{after:?} {max}")
-    }
-
-    /// The key under which S3 has the version of `ino`: to be used in every request for its bytes. `None`: S3 has none.
-    pub fn remote_key(&self, ino: Ino) -> Result<Option<Key>, IndexError> {
-        todo!("{ino}")
-    }
-
-    /// The prefix below which S3 has the entries of `dir`: to be used to list it, and to ask for a name that is not here.
-    pub fn remote_prefix(&self, dir: Ino) -> Result<Option<Key>, IndexError> {
-        todo!("{dir}")
-    }
-
-    /// Everything about bringing `ino` to S3; `None` when nothing is pending, or it is gone.
-    pub fn task(&self, ino: Ino) -> Result<Option<Task>, IndexError> {
-        todo!("{ino}")
-    }
-
     /// Says what S3 has now.
     pub async fn settle(&self, settled: Settled) -> Result<Outcome, IndexError> {
-        todo!("{settled:?}")
+        self.writer.run(1, |change| settle(change, settled)).await
     }
 
     /// Says that S3 needs nothing of `ino` (an implied directory, a file that is not uploaded), unless it changed since `change`.
     pub async fn settle_without(&self, ino: Ino, change: u64) -> Result<Outcome, IndexError> {
-        todo!("{ino} {change}")
+        self.writer.run(1, move |transaction| settle_without(transaction, ino, change)).await
     }
 
     /// Says that the object at `key` was removed from S3.
     pub async fn removed(&self, key: Key, sent: Tick, answered: Tick) -> Result<(), IndexError> {
-        todo!("{key} {sent:?} {answered:?}")
-    }
-
-    /// Says that `key` has another version than the one that was to be removed: it is somebody else's, and appears again.
-    pub async fn not_ours(&self, key: Key, meta: ObjectMeta, sent: Tick, answered: Tick) -> Result<(), IndexError> {
-        todo!("{key} {meta:?} {sent:?} {answered:?}")
-    }
-
-    /// The version of `ino` that S3 has is another one now, or (`None`) gone, and the local change is to be made on top of that:
-    /// its bytes are not staged, or the local ones win.
-    pub async fn rebase(
-        &self,
-        ino: Ino,
-        meta: Option<ObjectMeta>,
-        sent: Tick,
-        answered: Tick,
-    ) -> Result<(), IndexError> {
-        todo!("{ino} {meta:?} {sent:?} {answered:?}")
-    }
-
-    /// Both sides changed `key`: the local inode goes on under `name` of the same directory, as a new one, and what S3 has takes the old name.
-    pub async fn conflict(
-        &self,
-        ino: Ino,
-        name: Name,
-        theirs: ObjectMeta,
-        (sent, answered): (Tick, Tick),
-        record: Conflict,
-    ) -> Result<(), IndexError> {
-        todo!("{ino} {name} {theirs:?} {sent:?} {answered:?} {record:?}")
-    }
-
-    /// Keeps a note of a conflict that needed no second name.
-    pub async fn note_conflict(&self, record: Conflict) -> Result<(), IndexError> {
-        todo!("{record:?}")
-    }
-
-    /// Conflicts noted, oldest first, with their numbers.
-    pub fn conflicts(&self) -> Result<Vec<(u64, Conflict)>, IndexError> {
-        todo!()
-    }
-
-    /// Forgets a conflict that a person has dealt with.
-    pub async fn forget_conflict(&self, number: u64) -> Result<(), IndexError> {
-        todo!("{number}")
-    }
-
-    /// Gives up to `max` entries of a moved directory rows of their own, after S3's listing of its old prefix is applied.
-    pub async fn expand(&self, dir: Ino, max: usize) -> Result<Expanded, IndexError> {
-        todo!("{dir} {max}")
+        let _ = sent;
+        self.writer.run(1, move |change| removed(change, &key, answered)).await
     }
 
     /// Makes a file that is not to be in S3 a local one: it has no version there, and the one that it had is to be removed.
-    /// Its bytes are all here, in `local` or staged.
+    /// Its bytes are all here, in `local` or staged. Its content stays pending: under another name it may be uploaded.
     pub async fn localise(&self, ino: Ino, change: u64) -> Result<Outcome, IndexError> {
-        todo!("{ino} {change}")
-    }
-
-    /// What `writeback` noted of the multipart upload of `ino`.
-    pub fn upload(&self, ino: Ino) -> Result<Option<Vec<u8>>, IndexError> {
-        todo!("{ino}")
-    }
-
-    /// All of them.
-    pub fn uploads(&self) -> Result<Vec<(Ino, Vec<u8>)>, IndexError> {
-        todo!()
+        self.writer.run(1, move |transaction| localise(transaction, ino, change)).await
     }
 
     /// Notes the multipart upload of `ino`, durably, before its first part; `None` forgets it.
     pub async fn note_upload(&self, ino: Ino, upload: Option<Vec<u8>>) -> Result<(), IndexError> {
-        todo!("{ino} {upload:?}")
+        let note = move |change: &mut Change<'_>| {
+            change.dirty = true;
+            match upload {
+                Some(upload) => drop(change.tables.uploads.insert(ino.0, upload.as_slice())?),
+                None => drop(change.tables.uploads.remove(ino.0)?),
+            }
+            Ok(())
+        };
+        self.writer.run(1, note).await
     }
+}
 
-    /// The attributes of objects that carry none.
-    pub fn defaults(&self) -> Defaults {
-        self.shared.defaults
+/// See [`Index::settle`].
+fn settle(change: &mut Change<'_>, settled: Settled) -> Result<Outcome, IndexError> {
+    let Settled { ino, change: number, key, etag, size, sent, answered, content, local } = settled;
+    let obsolete = Away { etag: etag.clone(), size, ino: None };
+    let Some(before) = change.row(ino)? else {
+        change.put_away(&key, &obsolete)?;
+        give_up(change, None, local)?;
+        return Ok(Outcome::Gone);
+    };
+    let is_dir = before.inode.kind == Kind::Dir;
+    if is_dir && change.remote_prefix(ino)?.as_ref() != Some(&key) {
+        // the marker of a directory that was renamed meanwhile: it will have another
+        change.put_away(&key, &obsolete)?;
+        change.mark_pending(ino, |pending| pending.content = true)?;
+        return Ok(Outcome::Again);
     }
+    let mut after = before.clone();
+    leave(change, &before.inode, &key)?;
+    after.inode.remote = Some(Remote { etag, size, last_modified: Remote::UNTOLD });
+    let is_current = change.pending(ino)?.is_none_or(|pending| pending.change == number);
+    match local {
+        Some(local) if content && is_current => take_bytes(change, &mut after.inode, local)?,
+        unused => give_up(change, Some(&before.inode), unused)?,
+    }
+    let is_staged = after.inode.staged.is_some();
+    change.replace(&before, after);
+    if is_dir {
+        change.expand_again(before.inode.parent)?;
+    } else {
+        change.settle_place(ino, &key)?;
+    }
+    freshen(change, &before.inode, sent, answered)?;
+    clear_pending(change, ino, number, Done { content: content && !is_staged, attributes: true })
+}
 
-    /// Wall time, as changes are dated.
-    pub fn wall(&self) -> Time {
-        self.shared.clock.wall()
+/// What was brought to S3.
+struct Done {
+    content: bool,
+    attributes: bool,
+}
+
+/// Clears what is done of a pending row, unless it has changed since `number`; its place is settled apart.
+fn clear_pending(change: &mut Change<'_>, ino: Ino, number: u64, done: Done) -> Result<Outcome, IndexError> {
+    let Some(pending) = change.pending(ino)? else { return Ok(Outcome::Done) };
+    let left = if pending.change == number {
+        Pending {
+            content: pending.content && !done.content,
+            attributes: pending.attributes && !done.attributes,
+            ..pending
+        }
+    } else {
+        // what S3 lacks now is younger than what it has got
+        Pending { since: change.now, ..pending }
+    };
+    change.put_pending(ino, &left)?;
+    let is_done = !(left.content || left.attributes || left.place);
+    Ok(if is_done { Outcome::Done } else { Outcome::Again })
+}
+
+/// The version that S3 had of `inode` is not what it is any more: it leaves its key, unless the new one is there.
+fn leave(change: &mut Change<'_>, inode: &Inode, to: &Key) -> Result<(), IndexError> {
+    if let Some((remote, key)) = inode.remote.as_ref().zip(change.remote_key(inode)?)
+        && key != *to
+    {
+        change.put_away(&key, &Away { etag: remote.etag.clone(), size: remote.size, ino: None })?;
     }
+    // what was in the way is overwritten
+    if change.away(to)?.is_some_and(|away| away.ino.is_none_or(|ino| ino == inode.ino)) {
+        change.remove_away(to)?;
+    }
+    Ok(())
+}
+
+/// The object file `local` has all bytes of `inode` from now on.
+fn take_bytes(change: &mut Change<'_>, inode: &mut Inode, local: (Local, ObjectRow)) -> Result<(), IndexError> {
+    let (local, row) = local;
+    if let Some(staged) = inode.staged.take() {
+        change.remove_staged(staged)?;
+        // one that became the object itself has the object's number
+        if staged != local.object {
+            change.discard(staged)?;
+        }
+    }
+    if let Some(old) = inode.local.filter(|old| old.object != local.object) {
+        change.discard(old.object)?;
+    }
+    inode.local = Some(local);
+    change.put_object(local.object, &row)
+}
+
+/// An object file that is of no use: garbage, unless it is a second name of what `inode` still has.
+fn give_up(
+    change: &mut Change<'_>,
+    inode: Option<&Inode>,
+    local: Option<(Local, ObjectRow)>,
+) -> Result<(), IndexError> {
+    let Some((local, _)) = local else { return Ok(()) };
+    let in_use = inode.is_some_and(|inode| {
+        inode.staged == Some(local.object) || inode.local.is_some_and(|old| old.object == local.object)
+    });
+    if in_use { Ok(()) } else { change.discard(local.object) }
+}
+
+/// S3 was seen, by our own request, to have what is here.
+pub(super) fn freshen(change: &mut Change<'_>, inode: &Inode, sent: Tick, answered: Tick) -> Result<(), IndexError> {
+    match change.load_freshness(inode.ino)? {
+        // of its entries this says nothing
+        Some(freshness) if inode.kind == Kind::Dir => freshness.observe(answered),
+        Some(freshness) => freshness.settle(sent, answered),
+        None => {}
+    }
+    Ok(())
+}
+
+/// See [`Index::settle_without`].
+fn settle_without(change: &mut Change<'_>, ino: Ino, number: u64) -> Result<Outcome, IndexError> {
+    let Some(Row { inode, .. }) = change.row(ino)? else { return Ok(Outcome::Gone) };
+    if inode.kind != Kind::Dir
+        && let Some(at) = change.remote_key(&inode)?
+    {
+        // it may have come to be in its place while others left theirs
+        change.settle_place(ino, &at)?;
+    }
+    clear_pending(change, ino, number, Done { content: inode.staged.is_none(), attributes: true })
+}
+
+/// See [`Index::removed`].
+fn removed(change: &mut Change<'_>, key: &Key, answered: Tick) -> Result<(), IndexError> {
+    if change.away(key)?.is_some_and(|away| away.ino.is_none()) {
+        change.remove_away(key)?;
+    }
+    let mut dir = Ino::ROOT;
+    for component in name::split(key) {
+        let Some(child) = change.child(dir, &component)? else {
+            // a listing that was sent before still has it
+            change.bury(dir, &component, answered);
+            break;
+        };
+        dir = child.ino;
+    }
+    Ok(())
+}
+
+/// See [`Index::localise`].
+fn localise(change: &mut Change<'_>, ino: Ino, number: u64) -> Result<Outcome, IndexError> {
+    let Some(before) = change.row(ino)? else { return Ok(Outcome::Gone) };
+    if change.pending(ino)?.is_none_or(|pending| pending.change != number) {
+        return Ok(Outcome::Again);
+    }
+    forget_version(change, &before)?;
+    Ok(Outcome::Done)
+}
+
+/// Makes a file one that S3 has no version of: the one that it had is to be removed, its content is to be uploaded.
+pub(super) fn forget_version(change: &mut Change<'_>, before: &Row) -> Result<(), IndexError> {
+    let ino = before.inode.ino;
+    if let Some((remote, key)) = before.inode.remote.as_ref().zip(change.remote_key(&before.inode)?) {
+        change.put_away(&key, &Away { etag: remote.etag.clone(), size: remote.size, ino: None })?;
+    }
+    let mut after = before.clone();
+    after.inode.remote = None;
+    if before.inode.kind != Kind::Dir {
+        after.inode.origin = None;
+        change.set_place_pending(ino, false)?;
+    }
+    change.replace(before, after);
+    change.mark_pending(ino, |pending| (pending.content, pending.attributes) = (true, false))
 }

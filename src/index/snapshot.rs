@@ -5,18 +5,19 @@
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
-use super::model::{Counts, Defaults, IndexError, Kind, ObjectRow};
+use super::journal;
+use super::model::{Away, Counts, Defaults, IndexError, Kind, ObjectRow, Pending, StagedRow};
 use super::row::Row;
 use super::tables::{self, Child};
 use crate::types::{Component, Ino, ObjectId};
 
 /// The index as of one commit.
 pub(super) struct Snapshot {
-    inodes: ReadOnlyTable<u64, &'static [u8]>,
-    children: ReadOnlyTable<&'static [u8], &'static [u8; 17]>,
-    listing: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
-    objects: ReadOnlyTable<u64, &'static [u8]>,
-    garbage: ReadOnlyTable<u64, ()>,
+    pub(super) inodes: ReadOnlyTable<u64, &'static [u8]>,
+    pub(super) children: ReadOnlyTable<&'static [u8], &'static [u8; 17]>,
+    pub(super) listing: ReadOnlyTable<&'static [u8; 16], &'static [u8]>,
+    pub(super) objects: ReadOnlyTable<u64, &'static [u8]>,
+    pub(super) garbage: ReadOnlyTable<u64, ()>,
     pub(super) pending: ReadOnlyTable<u64, &'static [u8]>,
     pub(super) away: ReadOnlyTable<&'static str, &'static [u8]>,
     pub(super) moved: ReadOnlyTable<&'static str, u64>,
@@ -101,6 +102,30 @@ impl Snapshot {
             }
         }
         Ok(rows)
+    }
+
+    /// What of `ino` S3 does not have.
+    pub(super) fn pending(&self, ino: Ino) -> Result<Option<Pending>, IndexError> {
+        let Some(row) = self.pending.get(ino.0)? else { return Ok(None) };
+        journal::decode_pending(row.value()).map(Some).ok_or_else(|| tables::corrupted("pending", ino))
+    }
+
+    /// The object that must leave `key`.
+    pub(super) fn away(&self, key: &str) -> Result<Option<Away>, IndexError> {
+        let Some(row) = self.away.get(key)? else { return Ok(None) };
+        journal::decode_away(row.value()).map(Some).ok_or_else(|| tables::corrupted("away", key))
+    }
+
+    /// The durable state of a staging file.
+    pub(super) fn staged(&self, staged: ObjectId) -> Result<Option<StagedRow>, IndexError> {
+        let Some(row) = self.staging.get(staged.0)? else { return Ok(None) };
+        journal::decode_staged(row.value()).map(Some).ok_or_else(|| tables::corrupted("staging", staged.0))
+    }
+
+    /// Whether `dir` has entries.
+    pub(super) fn has_entries(&self, dir: Ino) -> Result<bool, IndexError> {
+        let (first, end) = (tables::child_key(dir, &[]), tables::children_end(dir));
+        Ok(self.children.range::<&[u8]>(first.as_slice()..end.as_slice())?.next().transpose()?.is_some())
     }
 
     /// What is known of an object.

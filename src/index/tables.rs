@@ -6,11 +6,12 @@
 //! | `children` | directory, component in ordered form | inode, cookie, whether a directory shadows it |
 //! | `listing` | directory, cookie | inode, shadowed, component |
 //! | `objects` | object id | inode, size, ranges here |
-//! | `garbage` | object id | |
+//! | `garbage` | id of an object or of a staging file (one space of numbers): whichever file there is goes | |
 //! | `orphans` | inode of a directory that is cut off; what is below it is still to be removed | |
 //! | `pending` | inode | what of it S3 does not have |
 //! | `away` | key | version, size, inode of an object that must leave this key |
 //! | `moved` | prefix | inode of the directory whose entries S3 still has there |
+//! | `expanding` | directory in `moved` | the last component, in ordered form, that has a row of its own |
 //! | `staging` | staging file's id | inode, bytes of the version below that count, ranges written |
 //! | `uploads` | inode | the multipart upload under way, as `writeback` keeps it |
 //! | `conflicts` | number | what became of two writers' changes, as JSON |
@@ -35,6 +36,7 @@ pub(super) const ORPHANS: TableDefinition<u64, ()> = TableDefinition::new("orpha
 pub(super) const PENDING: TableDefinition<u64, &[u8]> = TableDefinition::new("pending");
 pub(super) const AWAY: TableDefinition<&str, &[u8]> = TableDefinition::new("away");
 pub(super) const MOVED: TableDefinition<&str, u64> = TableDefinition::new("moved");
+pub(super) const EXPANDING: TableDefinition<u64, &[u8]> = TableDefinition::new("expanding");
 pub(super) const STAGING: TableDefinition<u64, &[u8]> = TableDefinition::new("staging");
 pub(super) const UPLOADS: TableDefinition<u64, &[u8]> = TableDefinition::new("uploads");
 pub(super) const CONFLICTS: TableDefinition<u64, &[u8]> = TableDefinition::new("conflicts");
@@ -60,6 +62,7 @@ pub(super) struct Tables<'t> {
     pub(super) pending: Table<'t, u64, &'static [u8]>,
     pub(super) away: Table<'t, &'static str, &'static [u8]>,
     pub(super) moved: Table<'t, &'static str, u64>,
+    pub(super) expanding: Table<'t, u64, &'static [u8]>,
     pub(super) staging: Table<'t, u64, &'static [u8]>,
     pub(super) uploads: Table<'t, u64, &'static [u8]>,
     pub(super) conflicts: Table<'t, u64, &'static [u8]>,
@@ -79,6 +82,7 @@ impl<'t> Tables<'t> {
             pending: txn.open_table(PENDING)?,
             away: txn.open_table(AWAY)?,
             moved: txn.open_table(MOVED)?,
+            expanding: txn.open_table(EXPANDING)?,
             staging: txn.open_table(STAGING)?,
             uploads: txn.open_table(UPLOADS)?,
             conflicts: txn.open_table(CONFLICTS)?,
