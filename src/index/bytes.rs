@@ -14,8 +14,12 @@ pub(super) fn attach(
     presence: Presence,
 ) -> Result<bool, IndexError> {
     let before = change.row(ino)?;
-    let Some(before) = before.filter(|row| row.inode.remote.as_ref().is_some_and(|remote| remote.etag == *etag)) else {
-        change.discard(object)?;
+    let version = before.as_ref().and_then(|row| row.inode.remote.clone()).filter(|remote| remote.etag == *etag);
+    let (Some(before), Some(version)) = (before.as_ref(), version) else {
+        // what S3 has lost may be all there is of a file that is changed here
+        if before.is_none_or(|row| row.inode.local.is_none_or(|local| local.object != object)) {
+            change.discard(object)?;
+        }
         return Ok(false);
     };
     let mut after = before.clone();
@@ -23,8 +27,8 @@ pub(super) fn attach(
         change.discard(old.object)?;
     }
     after.inode.local = Some(Local { object, complete: presence == Presence::Complete });
-    change.put_object(object, &ObjectRow { ino, size: after.inode.size, presence })?;
-    change.replace(&before, after);
+    change.put_object(object, &ObjectRow { ino, size: version.size, presence })?;
+    change.replace(before, after);
     Ok(true)
 }
 

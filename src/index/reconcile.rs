@@ -7,17 +7,22 @@
 //! - Other bytes under the same key keep inode, cookie and name; `ctime` grows strictly.
 //! - An inode never changes its kind: clients must not find a file where their handle named a link.
 //! - An observation sent before the last applied one was answered changes nothing when it says something else.
+//! - What is changed here and not in S3 yet wins: S3's word about it is left to the upload, which finds the conflict.
+//!   What was removed here does not come back before S3 has removed it, too, unless somebody wrote it since.
+//! - An observation is of a key of S3: `locate.rs` tells which inode that is.
 
 use super::change::Change;
+use super::locate::{Start, Walked};
 use super::metadata::{self, Attributes};
-use super::model::{
-    Freshness, IndexError, Inode, Kind, Local, ObjectRow, Observation, Presence, Remote, Seen, Verdict,
-};
+use super::model::{Away, Freshness, IndexError, Inode, Kind, Local, ObjectRow, Observation, Presence, Seen, Verdict};
+pub(super) use super::news::News;
+use super::news::{self, Kept, is_dirty};
 use super::row::{Given, Row};
+use super::shelter::Shelter;
 use super::tables::{self, Child};
 use crate::store::ObjectMeta;
 use crate::types::name::ComponentKind;
-use crate::types::{Component, Ino, ObjectId, Tick, Time, name};
+use crate::types::{Component, Ino, Key, ObjectId, Tick, Time, name};
 
 /// When and with what an observation was made.
 pub(super) struct Evidence {
@@ -42,12 +47,10 @@ pub(super) fn apply(change: &mut Change<'_>, observation: Observation) -> Result
     let Observation { key, seen, sent, answered, content, .. } = observation;
     let mut evidence = Evidence { sent, answered, content };
     let path = name::split(&key);
-    let outcome = match path.split_last() {
-        Some((last, parents)) => apply_below_root(change, (parents, last), &seen, &mut evidence)?,
-        None => match &seen {
-            Seen::Object(meta) => mark(change, Ino::ROOT, meta, &evidence)?,
-            Seen::Prefix | Seen::Absent => (Verdict::Unchanged, Some(Ino::ROOT)),
-        },
+    let outcome = match &seen {
+        _ if !path.is_empty() => apply_to_key(change, (&key, &path), &seen, &mut evidence)?,
+        Seen::Object(meta) => mark(change, Ino::ROOT, meta, &evidence)?,
+        Seen::Prefix | Seen::Absent => (Verdict::Unchanged, Some(Ino::ROOT)),
     };
     if let Some(unused) = evidence.content {
         change.discard(unused)?;
@@ -55,15 +58,82 @@ pub(super) fn apply(change: &mut Change<'_>, observation: Observation) -> Result
     Ok(outcome)
 }
 
-fn apply_below_root(
+/// Reconciles one observation of `key`, whose components are `path`.
+pub(super) fn apply_to_key(
     change: &mut Change<'_>,
-    (parents, component): (&[Component], &Component),
+    (key, path): (&Key, &[Component]),
     seen: &Seen,
     evidence: &mut Evidence,
 ) -> Result<Outcome, IndexError> {
-    let exists = !matches!(seen, Seen::Absent);
-    let mut dir = Ino::ROOT;
-    for component in parents {
+    if let Some(outcome) = apply_to_away(change, (key, path), seen, evidence)? {
+        return Ok(outcome);
+    }
+    let start = change.start(path)?;
+    if start.depth == path.len() {
+        return apply_to_inode(change, start.dir, seen, evidence);
+    }
+    let is_known = |walked| matches!(walked, Walked::Found(_));
+    if matches!(seen, Seen::Prefix) && change.is_leaving(key)? && !is_known(change.walk_key(path)?) {
+        return Ok((Verdict::Unchanged, None));
+    }
+    apply_below(change, start, path, seen, evidence)
+}
+
+/// The same, where the object at `key` is known to have to leave. `None`: it is no such object, or none any more.
+pub(super) fn apply_to_away(
+    change: &mut Change<'_>,
+    (key, path): (&Key, &[Component]),
+    seen: &Seen,
+    evidence: &mut Evidence,
+) -> Result<Option<Outcome>, IndexError> {
+    let nothing = Ok(Some((Verdict::Unchanged, None)));
+    let (Some(away), false) = (change.away(key)?, matches!(seen, Seen::Prefix)) else { return Ok(None) };
+    if let Some(ino) = away.ino
+        && change.row(ino)?.is_some()
+    {
+        return apply_to_inode(change, ino, seen, evidence).map(Some);
+    }
+    if matches!(seen, Seen::Object(meta) if meta.etag == away.etag && meta.size == away.size) {
+        return nothing;
+    }
+    match change.walk_key(path)? {
+        Walked::Missing(dir, n) if change.is_buried(dir, &path[n], evidence.sent) => {
+            return Ok(Some((Verdict::Late, None)));
+        }
+        // replaced here: the upload will find out
+        Walked::Found(_) | Walked::Blocked if !matches!(seen, Seen::Absent) => return nothing,
+        _ => change.remove_away(key)?,
+    }
+    if matches!(seen, Seen::Absent) { nothing } else { Ok(None) }
+}
+
+/// What was seen is of `ino`, wherever that is here.
+fn apply_to_inode(
+    change: &mut Change<'_>,
+    ino: Ino,
+    seen: &Seen,
+    evidence: &mut Evidence,
+) -> Result<Outcome, IndexError> {
+    let Inode { parent: dir, component, .. } = existing(change, ino)?.inode;
+    let place = Place { dir, component: &component, child: change.child(dir, &component)? };
+    change.load_freshness(ino)?;
+    apply_to_entry(change, &place, seen, evidence)
+}
+
+/// Goes on from where the way of the key begins, and makes the directories on it.
+fn apply_below(
+    change: &mut Change<'_>,
+    start: Start,
+    path: &[Component],
+    seen: &Seen,
+    evidence: &mut Evidence,
+) -> Result<Outcome, IndexError> {
+    let (Some((component, parents)), exists) = (path.split_last(), !matches!(seen, Seen::Absent)) else {
+        return Ok((Verdict::Unchanged, None));
+    };
+    // whether `dir` is in S3 where the key says
+    let (mut dir, mut in_place) = (start.dir, true);
+    for (depth, component) in parents.iter().enumerate().skip(start.depth) {
         let place = Place { dir, component, child: change.child(dir, component)? };
         dir = match place.child {
             Some(child) => child.ino,
@@ -73,20 +143,50 @@ fn apply_below_root(
                 late => return Ok(late),
             },
         };
+        if place.child.is_some() {
+            in_place &= !change.is_elsewhere(dir)?;
+        } else if !in_place {
+            in_place = found_at(change, dir, &path[..=depth])?;
+        }
         // what is below it proves that the directory exists: no older word may remove it
-        if let Some(freshness) = change.load_freshness(dir)?.filter(|_| exists) {
+        if let Some(freshness) = change.load_freshness(dir)?.filter(|_| exists && in_place) {
             freshness.observe(evidence.answered);
         }
     }
     let place = Place { dir, component, child: change.child(dir, component)? };
     if let Some(child) = place.child {
         change.load_freshness(child.ino)?;
+        if !in_place || change.is_elsewhere(child.ino)? {
+            return Ok((Verdict::Unchanged, Some(child.ino)));
+        }
     }
-    match (seen, component.kind()) {
-        (Seen::Absent, _) => absent(change, &place, evidence),
-        (Seen::Object(meta), ComponentKind::File) => file(change, &place, meta, evidence),
-        (Seen::Object(meta), _) => directory(change, &place, Some(meta), evidence),
-        (Seen::Prefix, ComponentKind::Dir | ComponentKind::Chunk) => directory(change, &place, None, evidence),
+    let outcome = apply_to_entry(change, &place, seen, evidence)?;
+    if let (Verdict::Created, Some(made), false) = (outcome.0, outcome.1, in_place) {
+        found_at(change, made, path)?;
+    }
+    Ok(outcome)
+}
+
+/// Notes that a new inode is in S3 at the key of `path`, and not where its directory is.
+fn found_at(change: &mut Change<'_>, ino: Ino, path: &[Component]) -> Result<bool, IndexError> {
+    let key: String = path.iter().map(Component::suffix).collect();
+    let Some(key) = Key::new(&key) else { return Ok(false) };
+    change.found_at(ino, &key)?;
+    Ok(true)
+}
+
+/// What was seen is of this entry.
+fn apply_to_entry(
+    change: &mut Change<'_>,
+    place: &Place<'_>,
+    seen: &Seen,
+    evidence: &mut Evidence,
+) -> Result<Outcome, IndexError> {
+    match (seen, place.component.kind()) {
+        (Seen::Absent, _) => absent(change, place, evidence, &mut Shelter::default()),
+        (Seen::Object(meta), ComponentKind::File) => file(change, place, meta, evidence),
+        (Seen::Object(meta), _) => directory(change, place, Some(meta), evidence),
+        (Seen::Prefix, ComponentKind::Dir | ComponentKind::Chunk) => directory(change, place, None, evidence),
         // a prefix ends in a slash: of the object with this key it says nothing
         (Seen::Prefix, ComponentKind::File) => Ok((Verdict::Unchanged, place.child.map(|child| child.ino))),
     }
@@ -100,18 +200,22 @@ pub(super) fn file(
     evidence: &mut Evidence,
 ) -> Result<Outcome, IndexError> {
     let Some(child) = place.child else { return create_file(change, place, meta, evidence) };
-    let before = existing(change, child.ino)?;
+    let (before, pending) = (existing(change, child.ino)?, change.pending(child.ino)?);
     let attributes = meta.user.as_ref().map(metadata::parse);
-    let news = News::of(&before, meta);
+    let is_other_kind = attributes.is_some_and(|a| file_kind(&a) != before.inode.kind);
+    let (news, kept) = (News::of(&before, meta), Kept::of(&before.inode, pending.as_ref()));
+    let is_ours = before.inode.remote.is_none() || is_dirty(&before.inode, pending.as_ref());
+    if is_ours && (news == News::Bytes || is_other_kind) {
+        return Ok((Verdict::Unchanged, Some(child.ino)));
+    }
     if is_late(change, child.ino, evidence) && news != News::Nothing {
         return Ok(late(change, child.ino));
     }
-    if attributes.is_some_and(|a| file_kind(&a) != before.inode.kind) {
-        change.remove(place.dir, place.component, child, evidence.answered)?;
-        return create_file(change, place, meta, evidence);
+    if is_other_kind {
+        return other_kind(change, place, &before.inode, meta, evidence);
     }
     let mut after = before.clone();
-    news.describe(&mut after, meta, attributes, change);
+    news.describe(&mut after, meta, attributes, kept, change);
     if news == News::Bytes {
         after.inode.size = meta.size;
         if let Some(local) = after.inode.local.take() {
@@ -119,9 +223,10 @@ pub(super) fn file(
         }
         // S3 tells whole seconds: two versions of one second must still differ, or a client that goes by
         // mtime alone keeps the pages of the old one (F3).
-        if after.inode.mtime == before.inode.mtime {
+        if after.inode.mtime == before.inode.mtime && !kept.times {
             after.inode.mtime = Time(after.inode.mtime.0.saturating_add(1));
         }
+        follow(change, &after.inode, meta)?;
     }
     adopt(change, &mut after.inode, evidence)?;
     if visible(&after.inode) != visible(&before.inode) || news == News::Bytes {
@@ -161,7 +266,7 @@ pub(super) fn directory(
     let ino = change.create(dir, component, freshness, |ino| {
         let mut row = Row::directory(ino, dir, component.clone(), &defaults, now);
         if let Some(meta) = marker {
-            describe(&mut row, meta, meta.user.as_ref().map(metadata::parse), &defaults);
+            news::describe(&mut row, meta, meta.user.as_ref().map(metadata::parse), &defaults);
             row.inode.ctime = row.inode.mtime;
         }
         row
@@ -176,14 +281,21 @@ pub(super) fn mark(
     meta: &ObjectMeta,
     evidence: &Evidence,
 ) -> Result<Outcome, IndexError> {
-    let before = existing(change, ino)?;
+    let (before, pending) = (existing(change, ino)?, change.pending(ino)?);
     let news = News::of(&before, meta);
+    if is_dirty(&before.inode, pending.as_ref()) && news == News::Bytes {
+        return Ok((Verdict::Unchanged, Some(ino)));
+    }
     if is_late(change, ino, evidence) && news != News::Nothing {
         return Ok(late(change, ino));
     }
     let mut after = before.clone();
-    news.describe(&mut after, meta, meta.user.as_ref().map(metadata::parse), change);
+    let kept = Kept::of(&before.inode, pending.as_ref());
+    news.describe(&mut after, meta, meta.user.as_ref().map(metadata::parse), kept, change);
     after.inode.mtime = after.inode.mtime.max(before.inode.mtime);
+    if news == News::Bytes {
+        follow(change, &after.inode, meta)?;
+    }
     if visible(&after.inode) != visible(&before.inode) {
         after.inode.advance_ctime(meta.last_modified);
     }
@@ -193,7 +305,8 @@ pub(super) fn mark(
     Ok((verdict, Some(ino)))
 }
 
-/// A directory whose marker is gone while keys below it are not: it has the attributes of one never marked.
+/// A directory whose marker is gone, and which stays: it has the attributes of one never marked, unless they were
+/// changed here: then it needs a new marker.
 pub(super) fn unmark(change: &mut Change<'_>, ino: Ino, evidence: &Evidence) -> Result<(), IndexError> {
     let before = existing(change, ino)?;
     if is_late(change, ino, evidence) {
@@ -202,24 +315,93 @@ pub(super) fn unmark(change: &mut Change<'_>, ino: Ino, evidence: &Evidence) -> 
     let mut after = before.clone();
     after.inode.attributes_known = true;
     if before.inode.remote.is_some() {
-        let defaults = change.defaults();
         after.inode.remote = None;
-        after.given = Given::default();
-        (after.inode.mode, after.inode.uid, after.inode.gid) = (defaults.dir_mode, defaults.uid, defaults.gid);
         after.inode.advance_ctime(change.now);
+        if let Some(marker) = change.remote_prefix(ino)? {
+            change.drop_away_of(ino, &marker)?;
+        }
+        match change.pending(ino)? {
+            Some(mut pending) if pending.content || pending.attributes => {
+                pending.content = true;
+                change.put_pending(ino, &pending)?;
+            }
+            _ => {
+                let defaults = change.defaults();
+                after.given = Given::default();
+                (after.inode.mode, after.inode.uid, after.inode.gid) = (defaults.dir_mode, defaults.uid, defaults.gid);
+            }
+        }
     }
     change.replace(&before, after);
     Ok(())
 }
 
 /// S3 has no such key, or nothing below the prefix.
-pub(super) fn absent(change: &mut Change<'_>, place: &Place<'_>, evidence: &Evidence) -> Result<Outcome, IndexError> {
+pub(super) fn absent(
+    change: &mut Change<'_>,
+    place: &Place<'_>,
+    evidence: &Evidence,
+    shelter: &mut Shelter,
+) -> Result<Outcome, IndexError> {
     let Some(child) = place.child else { return Ok((Verdict::Unchanged, None)) };
     if is_late(change, child.ino, evidence) {
         return Ok(late(change, child.ino));
     }
+    let stays = Ok((Verdict::Unchanged, Some(child.ino)));
+    let (inode, pending) = (existing(change, child.ino)?.inode, change.pending(child.ino)?);
+    match inode.kind {
+        Kind::Dir if shelter.keeps(change, child.ino)? => {
+            unmark(change, child.ino, evidence)?;
+            // what of its entries is gone shows when it is listed
+            if let Some(freshness) = change.freshness(child.ino) {
+                freshness.expire();
+            }
+            return stays;
+        }
+        Kind::Dir => {}
+        _ if inode.remote.is_none() => return stays,
+        _ if is_dirty(&inode, pending.as_ref()) => {
+            change.outlive(child.ino)?;
+            return stays;
+        }
+        _ => {}
+    }
+    change.drop_rows(&inode)?;
     change.remove(place.dir, place.component, child, evidence.answered)?;
     Ok((Verdict::Removed, None))
+}
+
+/// A file that became a link, or the like: another inode takes its place.
+fn other_kind(
+    change: &mut Change<'_>,
+    place: &Place<'_>,
+    before: &Inode,
+    meta: &ObjectMeta,
+    evidence: &mut Evidence,
+) -> Result<Outcome, IndexError> {
+    let Some(child) = place.child else { return Ok((Verdict::Unchanged, None)) };
+    change.drop_rows(before)?;
+    change.remove(place.dir, place.component, child, evidence.answered)?;
+    match &before.origin {
+        None => create_file(change, place, meta, evidence),
+        // it was renamed here: the new one is at its old name, where the next listing finds it
+        Some(_) => Ok((Verdict::Removed, None)),
+    }
+}
+
+/// Somebody wrote to what is to leave its key: it takes that version along.
+fn follow(change: &mut Change<'_>, inode: &Inode, meta: &ObjectMeta) -> Result<(), IndexError> {
+    let key = match (&inode.origin, inode.kind) {
+        (None, Kind::Dir) => change.remote_prefix(inode.ino)?,
+        (origin, _) => origin.clone(),
+    };
+    let Some(key) = key else { return Ok(()) };
+    match change.away(&key)? {
+        Some(away) if away.ino == Some(inode.ino) => {
+            change.put_away(&key, &Away { etag: meta.etag.clone(), size: meta.size, ino: Some(inode.ino) })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn create_file(
@@ -241,7 +423,7 @@ fn create_file(
         row.inode.kind = attributes.map_or(Kind::File, |a| file_kind(&a));
         row.inode.mode = defaults.file_mode;
         row.inode.size = meta.size;
-        describe(&mut row, meta, attributes, &defaults);
+        news::describe(&mut row, meta, attributes, &defaults);
         row.inode.ctime = attributes.and_then(|a| a.ctime).unwrap_or(meta.last_modified);
         row.inode.local = content.map(|object| Local { object, complete: true });
         row
@@ -262,73 +444,9 @@ fn adopt(change: &mut Change<'_>, inode: &mut Inode, evidence: &mut Evidence) ->
     }
     evidence.content = None;
     inode.local = Some(Local { object, complete: true });
-    change.put_object(object, &ObjectRow { ino: inode.ino, size: inode.size, presence: Presence::Complete })
-}
-
-/// What an observation says that the row does not.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
-    /// The version is the one here.
-    Nothing,
-    /// The same bytes, put there again: the metadata may be other.
-    Metadata,
-    /// Other bytes.
-    Bytes,
-}
-
-impl News {
-    pub(super) fn of(row: &Row, meta: &ObjectMeta) -> News {
-        match &row.inode.remote {
-            Some(remote) if remote.etag != meta.etag || remote.size != meta.size => News::Bytes,
-            Some(remote) if remote.last_modified.seconds() != meta.last_modified.seconds() => News::Metadata,
-            Some(_) => News::Nothing,
-            None => News::Bytes,
-        }
-    }
-
-    /// Brings version and attributes of `row` up to what was observed.
-    fn describe(self, row: &mut Row, meta: &ObjectMeta, attributes: Option<Attributes>, change: &Change<'_>) {
-        match (self, attributes) {
-            (News::Nothing, None) => {}
-            (News::Nothing, Some(attributes)) => {
-                // the Last-Modified that is here may be the finer one
-                let modified = row.inode.remote.as_ref().map_or(meta.last_modified, |remote| remote.last_modified);
-                // and an mtime that was moved to tell this version from the one before stays moved
-                set_attributes(row, &attributes, modified.max(row.inode.mtime), change.defaults());
-            }
-            (News::Metadata | News::Bytes, _) => describe(row, meta, attributes, change.defaults()),
-        }
-    }
-}
-
-/// Writes a version into a row; where its attributes are not told, those of the one before stay, in doubt.
-fn describe(row: &mut Row, meta: &ObjectMeta, attributes: Option<Attributes>, defaults: &super::Defaults) {
-    let inode = &mut row.inode;
-    let before =
-        inode.remote.replace(Remote { etag: meta.etag.clone(), size: meta.size, last_modified: meta.last_modified });
-    match attributes {
-        Some(attributes) => set_attributes(row, &attributes, meta.last_modified, defaults),
-        None => {
-            inode.attributes_known = false;
-            let same_bytes = before.as_ref().is_some_and(|b| b.etag == meta.etag && b.size == meta.size);
-            let from_metadata = before.is_some_and(|b| b.last_modified != inode.mtime);
-            if !(same_bytes && from_metadata) {
-                (inode.mtime, inode.atime) = (meta.last_modified, meta.last_modified);
-            }
-        }
-    }
-}
-
-fn set_attributes(row: &mut Row, attributes: &Attributes, modified: Time, defaults: &super::Defaults) {
-    let Row { inode, given } = row;
-    let default_mode = if inode.kind == Kind::Dir { defaults.dir_mode } else { defaults.file_mode };
-    inode.mode = attributes.mode.unwrap_or(default_mode);
-    inode.uid = attributes.uid.unwrap_or(defaults.uid);
-    inode.gid = attributes.gid.unwrap_or(defaults.gid);
-    inode.mtime = attributes.mtime.unwrap_or(modified);
-    inode.atime = attributes.atime.unwrap_or(inode.mtime);
-    inode.attributes_known = true;
-    *given = Given { mode: attributes.mode.is_some(), uid: attributes.uid.is_some(), gid: attributes.gid.is_some() };
+    // the version's length: a file that is changed here has another one
+    let size = inode.remote.as_ref().map_or(inode.size, |remote| remote.size);
+    change.put_object(object, &ObjectRow { ino: inode.ino, size, presence: Presence::Complete })
 }
 
 /// Under a key without a slash at its end there is never a directory, whatever its metadata says.

@@ -12,14 +12,19 @@
 //! - Directory buckets list in no order: once a key is out of order, nothing is removed any more.
 //! - A file whose bytes are complete here and of which S3 has others is reported, not touched: its reader
 //!   should have the old bytes until the new ones are here.
+//! - It walks where S3 has the directories (`Index::remote_prefix`). What was renamed into one of them is not listed
+//!   there, and stays; a key that is not of one of them goes to `reconcile.rs` alone (`divert`).
 
 use std::collections::VecDeque;
 
 use tracing::warn;
 
 use super::change::Change;
-use super::model::{IndexError, Page, PageApplied, Verdict};
+use super::locate::Walked;
+use super::model::{IndexError, Page, PageApplied, Seen, Verdict};
+use super::news::is_dirty;
 use super::reconcile::{self, Evidence, News, Place};
+use super::shelter::Shelter;
 use super::tables::Child;
 use crate::store::ObjectMeta;
 use crate::types::name::{self, ComponentKind};
@@ -36,7 +41,7 @@ const REMOVALS: usize = 4096;
 pub struct Sweep {
     dir: Ino,
     recursive: bool,
-    /// The path of `dir`, once it is known.
+    /// The path of `dir` in S3, once it is known.
     base: Option<Vec<Component>>,
     /// From `dir` to the directory that the last key is in; empty when `dir` is gone.
     stack: Vec<Frame>,
@@ -114,7 +119,8 @@ impl PageWork {
     pub(super) fn run(self, change: &mut Change<'_>) -> Result<Progress, IndexError> {
         let PageWork { sweep, page, mut done, applied } = self;
         let evidence = Evidence { sent: page.sent, answered: page.answered, content: None };
-        let mut walk = Walk { change, sweep, evidence, applied, removals_left: REMOVALS };
+        let shelter = Shelter::default();
+        let mut walk = Walk { change, sweep, evidence, applied, shelter, owns: true, removals_left: REMOVALS };
         let stopped = walk.page(&page, &mut done);
         let Walk { mut sweep, applied, .. } = walk;
         for frame in &mut sweep.stack {
@@ -146,6 +152,9 @@ struct Walk<'c, 't> {
     sweep: Sweep,
     evidence: Evidence,
     applied: PageApplied,
+    shelter: Shelter,
+    /// Whether what is below the sweep's prefix belongs to its directory, and not to one that was there before.
+    owns: bool,
     removals_left: usize,
 }
 
@@ -181,19 +190,14 @@ impl Walk<'_, '_> {
     fn begin(&mut self) -> Result<(), Stop> {
         self.sweep.started.get_or_insert(self.evidence.sent);
         if self.sweep.base.is_none() {
-            let (dir, mut path) = (self.sweep.dir, Vec::new());
+            let dir = self.sweep.dir;
             let Some(row) = self.change.row(dir)? else { return Ok(()) };
-            let component = row.inode.component.clone();
-            let mut at = row;
-            while at.inode.ino != Ino::ROOT {
-                let parent = at.inode.parent;
-                path.push(at.inode.component);
-                let Some(row) = self.change.row(parent)? else { return Ok(()) };
-                at = row;
-            }
-            path.reverse();
+            let Some(path) = self.change.remote_path(dir)? else { return Ok(()) };
             self.sweep.base = Some(path);
-            self.sweep.stack.push(Frame::new(component, dir, true));
+            self.sweep.stack.push(Frame::new(row.inode.component, dir, true));
+        }
+        if let Some(base) = &self.sweep.base {
+            self.owns = self.change.walk_key(base)? == Walked::Found(self.sweep.dir);
         }
         for depth in 0..self.sweep.stack.len() {
             if self.change.row(self.sweep.stack[depth].dir)?.is_none() {
@@ -219,23 +223,78 @@ impl Walk<'_, '_> {
         if self.sweep.previous.as_ref() == Some(key) {
             return Ok(());
         }
-        let path = name::split(key);
+        let full = name::split(key);
         let base = self.sweep.base.as_deref().unwrap_or_default();
         // the listing of a chunk's prefix has the file of that very text, too
-        let Some(path) = path.strip_prefix(base) else { return Ok(()) };
+        let Some(path) = full.strip_prefix(base) else { return Ok(()) };
         self.sweep.found_any = true;
-        let Some((last, parents)) = path.split_last() else { return self.marker_of_top(object) };
+        let diverted = self.divert(key, &full, object)?;
+        let Some((last, parents)) = path.split_last() else {
+            return if diverted { Ok(()) } else { self.marker_of_top(object) };
+        };
         self.leave_to(parents.iter().zip(&self.sweep.stack[1..]).take_while(|(c, f)| **c == f.component).count())?;
         for component in &parents[self.sweep.stack.len() - 1..] {
-            if !self.enter(component)? {
+            if !self.enter(component, diverted)? {
                 return Ok(());
             }
         }
         match (object, last.kind()) {
-            (Some(meta), ComponentKind::File) => self.file(last, meta),
-            (Some(_), _) if self.enter(last)? => self.marker_of_top(object),
-            (Some(_), _) => Ok(()),
-            (None, _) => self.prefix(last),
+            (Some(_), ComponentKind::Dir | ComponentKind::Chunk) => match self.enter(last, diverted)? {
+                true if !diverted => self.marker_of_top(object),
+                _ => Ok(()),
+            },
+            _ if diverted => self.advance(last).map(drop),
+            (Some(meta), _) => self.file(last, meta),
+            (None, _) => self.prefix(key, last),
+        }
+    }
+
+    /// Whether `key` is not of the directories that the sweep walks: then it is reconciled alone.
+    fn divert(&mut self, key: &Key, path: &[Component], object: Option<&ObjectMeta>) -> Result<bool, Stop> {
+        if self.change.is_all_in_place()? {
+            return Ok(false);
+        }
+        let seen = || object.map_or(Seen::Prefix, |meta| Seen::Object(meta.clone()));
+        let depth = self.sweep.base.as_ref().map_or(0, Vec::len);
+        let own_marker = (path.len() == depth && self.owns).then_some(self.sweep.dir);
+        let away = object.is_some().then(|| self.change.away(key)).transpose()?.flatten();
+        if let Some(away) = away.filter(|away| away.ino.is_none() || away.ino != own_marker) {
+            if self.stays_warm(away.ino, object)? {
+                return Ok(true);
+            }
+            let outcome = reconcile::apply_to_away(self.change, (key, path), &seen(), &mut self.evidence)?;
+            if let Some((verdict, _)) = outcome {
+                self.count(verdict);
+                return Ok(true);
+            }
+        }
+        if own_marker.is_some() || self.is_walked(path, depth)? {
+            return Ok(false);
+        }
+        if let Walked::Found(ino) = self.change.walk_key(path)?
+            && self.stays_warm(Some(ino), object)?
+        {
+            return Ok(true);
+        }
+        let (verdict, _) = reconcile::apply_to_key(self.change, (key, path), &seen(), &mut self.evidence)?;
+        self.count(verdict);
+        Ok(true)
+    }
+
+    /// Whether the way to a key, from the sweep's directory at `depth`, leads through no directory that is elsewhere.
+    fn is_walked(&mut self, path: &[Component], depth: usize) -> Result<bool, Stop> {
+        if !self.owns || self.change.start(path)?.depth > depth {
+            return Ok(false);
+        }
+        Ok(self.change.walk(self.sweep.dir, &path[depth..])? != Walked::Blocked)
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Created => self.applied.created += 1,
+            Verdict::Replaced => self.applied.replaced += 1,
+            Verdict::Removed => self.applied.removed += 1,
+            Verdict::Unchanged | Verdict::Late => {}
         }
     }
 
@@ -249,10 +308,15 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Enters a directory of the innermost one; false when an older word must not bring it back.
-    fn enter(&mut self, component: &Component) -> Result<bool, Stop> {
+    /// Enters a directory of the innermost one; false when an older word must not bring it back, when it is another one
+    /// that is elsewhere in S3, or when the key is `diverted` and makes none.
+    fn enter(&mut self, component: &Component, diverted: bool) -> Result<bool, Stop> {
         let again = self.top().last == component.as_bytes();
         let child = self.advance(component)?;
+        let is_other = child.map(|child| self.change.is_elsewhere(child.ino)).transpose()?;
+        if is_other.unwrap_or(diverted) {
+            return Ok(false);
+        }
         let place = Place { dir: self.top().dir, component, child };
         let (verdict, ino) = match child {
             Some(child) => (Verdict::Unchanged, Some(child.ino)),
@@ -288,11 +352,14 @@ impl Walk<'_, '_> {
         Evidence { sent, answered: self.evidence.answered, content: None }
     }
 
-    fn prefix(&mut self, component: &Component) -> Result<(), Stop> {
+    fn prefix(&mut self, key: &Key, component: &Component) -> Result<(), Stop> {
         let child = self.advance(component)?;
+        if child.is_none() && self.change.is_leaving(key)? {
+            return Ok(());
+        }
         let place = Place { dir: self.top().dir, component, child };
         let (verdict, _) = reconcile::directory(self.change, &place, None, &self.evidence)?;
-        self.applied.created += u64::from(verdict == Verdict::Created);
+        self.count(verdict);
         Ok(())
     }
 
@@ -300,20 +367,30 @@ impl Walk<'_, '_> {
         let child = self.advance(component)?;
         let place = Place { dir: self.top().dir, component, child };
         if let Some(child) = child
-            && let Some(row) = self.change.row(child.ino)?
-            && row.inode.local.is_some_and(|local| local.complete)
-            && News::of(&row, meta) == News::Bytes
-            && !reconcile::is_late(self.change, child.ino, &self.evidence)
+            && (self.change.is_elsewhere(child.ino)? || self.stays_warm(Some(child.ino), Some(meta))?)
         {
-            self.applied.outdated.push(child.ino);
             return Ok(());
         }
-        match reconcile::file(self.change, &place, meta, &mut self.evidence)?.0 {
-            Verdict::Created => self.applied.created += 1,
-            Verdict::Replaced => self.applied.replaced += 1,
-            Verdict::Removed | Verdict::Unchanged | Verdict::Late => {}
-        }
+        let (verdict, _) = reconcile::file(self.change, &place, meta, &mut self.evidence)?;
+        self.count(verdict);
         Ok(())
+    }
+
+    /// Whether all bytes of `ino` are here and others are listed: they stay, and the caller is told, unless they are
+    /// changed here: then the upload finds out.
+    fn stays_warm(&mut self, ino: Option<Ino>, meta: Option<&ObjectMeta>) -> Result<bool, Stop> {
+        let (Some(ino), Some(meta)) = (ino, meta) else { return Ok(false) };
+        let Some(row) = self.change.row(ino)? else { return Ok(false) };
+        if row.inode.local.is_none_or(|local| !local.complete)
+            || News::of(&row, meta) != News::Bytes
+            || reconcile::is_late(self.change, ino, &self.evidence)
+        {
+            return Ok(false);
+        }
+        if row.inode.remote.is_some() && !is_dirty(&row.inode, self.change.pending(ino)?.as_ref()) {
+            self.applied.outdated.push(ino);
+        }
+        Ok(true)
     }
 
     /// Moves the innermost directory on to `component`: removes what lies between, and returns its entry.
@@ -352,9 +429,12 @@ impl Walk<'_, '_> {
 
     /// Removes an entry of the innermost directory that S3 has not listed.
     fn remove(&mut self, component: &Component, child: Child) -> Result<(), Stop> {
+        if self.change.is_elsewhere(child.ino)? {
+            return Ok(());
+        }
         let place = Place { dir: self.top().dir, component, child: Some(child) };
-        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence)?;
-        self.applied.removed += u64::from(verdict == Verdict::Removed);
+        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence, &mut self.shelter)?;
+        self.count(verdict);
         self.removals_left = self.removals_left.saturating_sub(1);
         if self.removals_left == 0 { Err(Stop::Pause) } else { Ok(()) }
     }
@@ -395,7 +475,8 @@ impl Walk<'_, '_> {
         let dir = frame.dir;
         // the directory itself was asked for: it must be in memory to know that it was
         self.change.load_freshness(dir)?;
-        if !self.sweep.found_any && dir != Ino::ROOT && !reconcile::is_late(self.change, dir, &self.evidence) {
+        let is_gone = !self.sweep.found_any && dir != Ino::ROOT;
+        if is_gone && !reconcile::is_late(self.change, dir, &self.evidence) && !self.shelter.keeps(self.change, dir)? {
             return self.gone(dir);
         }
         self.complete(frame)?;
@@ -407,8 +488,8 @@ impl Walk<'_, '_> {
         let Some(inode) = self.change.row(dir)?.map(|row| row.inode) else { return Ok(()) };
         let Some(child) = self.change.child(inode.parent, &inode.component)? else { return Ok(()) };
         let place = Place { dir: inode.parent, component: &inode.component, child: Some(child) };
-        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence)?;
-        self.applied.removed += u64::from(verdict == Verdict::Removed);
+        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence, &mut self.shelter)?;
+        self.count(verdict);
         Ok(())
     }
 

@@ -1,23 +1,25 @@
 //! Many files of one directory: pages of its listing in place of one HEAD each.
-//! A page that covers fewer files than it costs in HEADs is the last one: then the rest are asked alone.
+//! A page that covers fewer files than it costs in HEADs is the last one: then the rest are asked alone, and so are
+//! those that S3 has somewhere else.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::queue::{Job, LIST_PAYS};
 use super::{Asked, Claim, Revalidator, Stamps, Trouble, check};
+use crate::index::Node;
 use crate::store::{ListPage, ListRequest, ObjectMeta};
 use crate::types::{Ino, Key};
 
 impl Revalidator {
     /// Settles the files that a listing shows unchanged; the others are returned, to be asked alone.
     pub(super) async fn check_many(&self, dir: Ino, files: Vec<Claim>) -> Result<Vec<Job>, Trouble> {
-        let Some(prefix) = self.index.key(dir)? else { return Err(Trouble::Gone) };
+        let Some(prefix) = self.index.remote_prefix(dir)? else { return Err(Trouble::Gone) };
         let mut alone = Vec::new();
         let mut due = BTreeMap::new();
         for claim in files {
-            match Key::new(&format!("{}{}", &*prefix, claim.node().component.suffix())) {
-                Some(key) => drop(due.insert(key, claim)),
-                None => alone.push(claim),
+            match self.index.remote_key(claim.node().ino)? {
+                Some(key) if is_entry(&key, &prefix, claim.node()) => drop(due.insert(key, claim)),
+                _ => alone.push(claim),
             }
         }
         while due.len() >= LIST_PAYS
@@ -52,6 +54,11 @@ impl Revalidator {
         };
         covered.into_iter().filter(|(key, claim)| is_unchanged(key, claim).is_none()).map(|(_, claim)| claim).collect()
     }
+}
+
+/// Whether `key` is where the entry `node` of the directory at `prefix` is, unless it was renamed.
+fn is_entry(key: &Key, prefix: &Key, node: &Node) -> bool {
+    key.strip_prefix(prefix.as_str()) == Some(node.component.suffix())
 }
 
 /// Takes the keys that `page` says something about: all up to its last one.

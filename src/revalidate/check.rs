@@ -2,6 +2,7 @@
 //! Invariants
 //! - A file that is complete here stays so: its new version is copied in first, then swapped (F1, F2).
 //! - A check that finds nothing new writes nothing.
+//! - What is changed here, or on its way to another key, is not asked about: the change wins, and its upload finds out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use futures::stream::BoxStream;
 
 use super::{Asked, DownloadError, Revalidator, Stamps, Trouble};
 use crate::content::Object;
-use crate::index::{Index, Kind, Node, Remote, Seen, Source, Verdict};
+use crate::index::{Index, Kind, Node, Pending, Remote, Seen, Source, Verdict};
 use crate::store::{self, GetIf, Got, ObjectMeta};
 use crate::types::{Ino, Key, Tick, Time};
 
@@ -42,6 +43,9 @@ impl Revalidator {
     pub(super) async fn check_file(&self, ino: Ino, source: Source) -> Result<Outcome, Trouble> {
         for _ in 0..COPY_ATTEMPTS {
             let (node, key) = self.node_and_key(ino)?;
+            if self.is_ours(&node) {
+                return Ok(Outcome::Unchanged);
+            }
             let Asked { answer, at } = self.probe(&node, &key).await;
             let (meta, body) = match answer {
                 Ok(Told::Same) => return Ok(self.unchanged(&node, at)),
@@ -72,7 +76,10 @@ impl Revalidator {
     /// there has been one. Returns the files whose complete copy is outdated.
     pub(super) async fn check_dir(&self, ino: Ino, source: Source) -> Result<Vec<Ino>, Trouble> {
         let (node, key) = self.node_and_key(ino)?;
-        if node.remote.is_some() && !node.attributes_known {
+        if self.is_ours(&node) {
+            return Ok(Vec::new());
+        }
+        if wants_attributes(&node) {
             let Asked { answer, at } = self.ask(self.stores.background.head(&key)).await;
             match answer {
                 Ok(meta) => drop(self.apply(key, Seen::Object(meta), at, source).await?),
@@ -95,10 +102,10 @@ impl Revalidator {
         Ok(swept.outdated)
     }
 
-    /// The node and key of `ino`.
+    /// The node of `ino`, and the key (a directory: the prefix) under which S3 has it, or would have it.
     pub(super) fn node_and_key(&self, ino: Ino) -> Result<(Arc<Node>, Key), Trouble> {
         let index: &Index = &self.index;
-        match (index.node(ino)?, index.key(ino)?) {
+        match (index.node(ino)?, index.remote_prefix(ino)?) {
             (Some(node), Some(key)) => Ok((node, key)),
             _ => Err(Trouble::Gone),
         }
@@ -124,10 +131,27 @@ impl Revalidator {
         }
     }
 
+    /// Whether what S3 has of `node` is not what counts: it is new here, its bytes are changed here, or it is on its way
+    /// to another key. Looks into the journal only where the node does not say so itself.
+    pub(super) fn is_ours(&self, node: &Node) -> bool {
+        let is_pending =
+            |what: fn(&Pending) -> bool| self.index.pending(node.ino).ok().flatten().as_ref().is_some_and(what);
+        match (node.kind, &node.remote, &node.origin) {
+            (Kind::Dir, None, _) => node.listed && is_pending(|pending| pending.content),
+            (Kind::Dir, Some(_), _) => false,
+            (_, None, _) => true,
+            (_, Some(_), None) => node.staged.is_some(),
+            (_, Some(_), Some(_)) => node.staged.is_some() || is_pending(|pending| pending.place),
+        }
+    }
+
     /// Whether check and body should be one request. Only where the attributes are known: "not modified"
-    /// does not tell them.
+    /// does not tell them, nor a Last-Modified that is not known.
     fn is_small_copy(&self, node: &Node, remote: &Remote) -> bool {
-        remote.size <= self.settings.small_object && node.attributes_known && is_complete(node)
+        remote.size <= self.settings.small_object
+            && remote.last_modified != Remote::UNTOLD
+            && node.attributes_known
+            && is_complete(node)
     }
 
     /// The bytes of a new version, where the old one is complete here.
@@ -204,6 +228,11 @@ pub(super) fn is_as_known(node: &Node, meta: &ObjectMeta) -> bool {
         && node.remote.as_ref().is_some_and(|remote| {
             remote.etag == meta.etag && remote.last_modified.seconds() == meta.last_modified.seconds()
         })
+}
+
+/// Whether only a HEAD or a GET can tell what is missing of `node`.
+pub(super) fn wants_attributes(node: &Node) -> bool {
+    node.remote.is_some() && !node.attributes_known
 }
 
 /// Whether all bytes of the version known are here.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{self, Outcome};
 use super::listing::How;
 use super::{Claim, Revalidator, Trouble, WaitError};
-use crate::index::{Kind, Source};
+use crate::index::{Kind, Node, Source};
 use crate::types::Ino;
 
 /// Files of one command worked on at once.
@@ -78,7 +78,10 @@ impl Revalidator {
         let (node, _) = self.node_and_key(ino).map_err(|trouble| trouble.to_wait())?;
         let mut warmed = Warmed::default();
         if node.kind != Kind::Dir {
-            self.warm_files(vec![ino], &mut warmed).await?;
+            // what is new here is here
+            let missing = if node.remote.is_some() { vec![ino] } else { Vec::new() };
+            warmed.already += u64::from(missing.is_empty());
+            self.warm_files(missing, &mut warmed).await?;
             return Ok(warmed);
         }
         self.refresh(ino).await?;
@@ -97,7 +100,8 @@ impl Revalidator {
             after = last.cookie;
             let (dirs, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.node.kind == Kind::Dir);
             below.extend(dirs.iter().map(|entry| entry.node.ino));
-            let (here, missing): (Vec<_>, Vec<_>) = files.iter().partition(|entry| check::is_complete(&entry.node));
+            let is_here = |node: &Node| node.remote.is_none() || check::is_complete(node);
+            let (here, missing): (Vec<_>, Vec<_>) = files.iter().partition(|entry| is_here(&entry.node));
             warmed.already += here.len() as u64;
             self.warm_files(missing.iter().map(|entry| entry.node.ino).collect(), warmed).await?;
         }

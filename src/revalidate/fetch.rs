@@ -104,7 +104,8 @@ impl Fetcher {
     }
 
     /// Brings `range` of the current version of `ino` here: returns once that range is (F5), together
-    /// with the node whose version it is. Fetches ahead when reads are sequential.
+    /// with the node whose version it is. Fetches ahead when reads are sequential. Of a file that is changed here it is
+    /// the version below the change, whose length is not the file's.
     /// # Errors
     /// `Busy` after the deadline; the request goes on. `Gone`, `Denied`, `NoSpace`, `Failed`.
     pub async fn fetch(self: &Arc<Self>, ino: Ino, range: Range<u64>) -> Result<(Arc<Node>, Arc<Object>), WaitError> {
@@ -165,7 +166,7 @@ impl Fetcher {
     fn join(&self, ino: Ino) -> Result<(Arc<Node>, Arc<Transfer>), WaitError> {
         let node = self.index.node(ino).map_err(failed)?.ok_or(WaitError::Gone)?;
         let Some(remote) = &node.remote else { return Err(WaitError::Failed) };
-        let key = self.index.key(ino).map_err(failed)?.ok_or(WaitError::Gone)?;
+        let key = self.index.remote_key(ino).map_err(failed)?.ok_or(WaitError::Gone)?;
         let transfer = self.registry.join(&node, remote, key, &self.content);
         Ok((node, transfer))
     }

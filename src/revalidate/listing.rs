@@ -124,7 +124,7 @@ impl Revalidator {
 
     /// Lists `dir` and reconciles the index with it, calling `on_page` after each page that is in the index.
     pub(super) async fn sweep(&self, dir: Ino, how: How<'_>, mut on_page: impl FnMut()) -> Result<Swept, Trouble> {
-        let Some(prefix) = self.index.key(dir)? else { return Err(Trouble::Gone) };
+        let Some(prefix) = self.index.remote_prefix(dir)? else { return Err(Trouble::Gone) };
         let mut request =
             ListRequest { prefix: prefix.to_string(), delimited: !how.recursive, ..ListRequest::default() };
         let mut swept = Swept::default();

@@ -1,5 +1,6 @@
 //! Names that are not here: looked for in S3 while the caller waits, and remembered when S3 has none (F4).
 //! Owns: the lookups under way, and the absences of the last `recheck`.
+//! Where S3 may have the name still because what had it was removed or renamed here, S3 is not asked.
 //! Invariant: an absence is only ever remembered from the moment its question was sent.
 
 use std::hash::{Hash, Hasher};
@@ -53,12 +54,15 @@ impl Equivalent<(Ino, Name)> for Sought<'_> {
 type Answer = Result<Option<(Key, Seen, Stamps)>, Trouble>;
 
 impl Revalidator {
-    /// Whether S3 said lately (within `recheck`) that `dir` has no such name, or a fresh listing says so.
+    /// Whether S3 said lately (within `recheck`) that `dir` has no such name, or a fresh listing says so, or it is known
+    /// here: the directory is new, or the name was removed or renamed here.
     pub fn is_absent(&self, dir: &Arc<Node>, name: &Name) -> bool {
         let now = self.clock.now();
         let is_fresh = |asked: Tick| asked != Tick::NEVER && now.since(asked) < self.settings.recheck;
         (dir.listed && is_fresh(dir.freshness.checked()))
             || self.absences.0.get(&Sought(dir.ino, name)).is_some_and(is_fresh)
+            || self.is_ours(dir)
+            || self.index.has_left(dir.ino, name).unwrap_or(false)
     }
 
     /// Looks in S3 for a name the index does not have: that one key, and whether it is a prefix (F4).

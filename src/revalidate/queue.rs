@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::check::wants_attributes;
 use super::{Claim, DownloadError, Revalidator, Trouble};
 use crate::index::{IndexError, Kind, Node, Source};
 use crate::store;
@@ -61,10 +62,11 @@ impl Revalidator {
         let checked = node.freshness.checked();
         let is_old = |limit: Duration| checked == Tick::NEVER || now.since(checked) >= limit;
         let old = is_old(self.settings.recheck);
-        match node.kind {
+        let due = match node.kind {
             Kind::Dir => (node.listed && old && is_old(self.relist_after(node.ino))) || wants_attributes(node),
             _ => old || wants_attributes(node),
-        }
+        };
+        due && !self.is_ours(node)
     }
 
     /// How old a listing must be to be asked for again: one page a `recheck` on average, however large the
@@ -238,11 +240,6 @@ impl Revalidator {
             }
         }
     }
-}
-
-/// Whether only a HEAD or a GET can tell what is missing of `node`.
-fn wants_attributes(node: &Node) -> bool {
-    node.remote.is_some() && !node.attributes_known
 }
 
 /// Takes all that is queued now, after letting the touches of the same moment arrive.

@@ -4,9 +4,11 @@
 mod disk;
 mod drain;
 mod durability;
+mod local;
 mod memory;
 mod model;
 mod objects;
+mod pending;
 mod reconcile;
 mod sweep;
 
@@ -17,7 +19,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::ObjectMeta;
-use crate::types::{Tick, Time};
+use crate::types::{Component, Tick, Time};
 
 const DEFAULTS: Defaults = Defaults { uid: 10, gid: 20, file_mode: 0o644, dir_mode: 0o755 };
 const OPTIONS: IndexOptions = IndexOptions { cached_inodes: 1000, cached_names: 1000, page_cache_bytes: 1 << 20 };

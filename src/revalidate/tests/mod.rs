@@ -219,6 +219,8 @@ pub(super) fn some_node(ino: u64) -> Arc<Node> {
         attributes_known: true,
         local: None,
         listed: false,
+        staged: None,
+        origin: None,
     };
     Arc::new(Node { inode, freshness: Arc::default() })
 }
