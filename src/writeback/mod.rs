@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use exclude::{DEFAULT_EXCLUDES, Exclude};
@@ -44,12 +44,14 @@ pub use sync::Counts;
 use crate::content::Content;
 use crate::index::{Index, Work};
 use crate::revalidate::Revalidator;
+use crate::store::conditions::{self, Conditions};
 use crate::store::{self, WriteStore};
 use crate::types::{Clock, Ino, Key, Tick};
 use backoff::Outage;
 use queue::Queue;
 use sent::{Digests, Sent};
 use sync::{Counters, Waiter};
+use trouble::Trouble;
 
 /// 64 MiB of bodies in memory at once, however many uploads there are.
 const BODY_BYTES: usize = 64 << 20;
@@ -87,6 +89,8 @@ pub struct Settings {
     pub exclude: Exclude,
     /// What stands in the names of conflicting copies.
     pub host: String,
+    /// Which conditions on writes the store honours; `None`: it is asked before the first write.
+    pub conditions: Option<Conditions>,
 }
 
 /// Why something is not in S3 yet.
@@ -133,6 +137,8 @@ pub struct Writeback {
     rooms: Rooms,
     settings: Settings,
     clock: Clock,
+    /// The store, with a HEAD before each write whose condition it would ignore.
+    writes: OnceCell<Arc<dyn WriteStore>>,
     state: Mutex<State>,
     /// Something in `state` is not as it was: for the drain.
     poked: Notify,
@@ -182,6 +188,7 @@ impl Writeback {
             rooms,
             settings,
             clock,
+            writes: OnceCell::new(),
             state: Mutex::new(state),
             poked: Notify::new(),
             advanced: Notify::new(),
@@ -203,6 +210,30 @@ impl Writeback {
         Asked { answer, at: Stamps { sent, answered } }
     }
 
+    /// The store to write to. Before the first write it is found out which conditions it honours.
+    async fn writes(&self) -> Result<&Arc<dyn WriteStore>, Trouble> {
+        let store = &self.rooms.store;
+        let find_out = async {
+            let found = match self.settings.conditions {
+                Some(conditions) => return Ok(conditions::careful(store.clone(), conditions)),
+                None => conditions::probe(&**store, &probe_key()).await,
+            };
+            let conditions = match found {
+                Ok(conditions) => conditions,
+                Err(error @ store::Error::Unavailable { .. }) => return Err(Trouble::from(error)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot find out which conditions on writes S3 honours: asking before each");
+                    Conditions::none()
+                }
+            };
+            if conditions != Conditions::all() {
+                tracing::warn!("{conditions}");
+            }
+            Ok(conditions::careful(store.clone(), conditions))
+        };
+        self.writes.get_or_try_init(|| find_out).await
+    }
+
     /// S3 answered, whatever it said.
     fn answered(&self, now: Tick) {
         let mut state = self.state.lock();
@@ -218,6 +249,11 @@ impl Writeback {
     fn is_excluded(&self, node: &crate::index::Inode) -> bool {
         node.kind != crate::index::Kind::Dir && self.settings.exclude.matches(node.component.text().as_bytes())
     }
+}
+
+/// A key that nobody has.
+fn probe_key() -> Key {
+    Key::new(&format!(".fasts3-probe-{}", uuid::Uuid::new_v4().simple())).expect("it is short")
 }
 
 /// When a request was sent and answered.

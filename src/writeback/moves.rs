@@ -70,7 +70,7 @@ impl Writeback {
         }
         let source = CopySource { key: &from.key, etag: &from.etag, size: from.size };
         loop {
-            let copy = self.rooms.store.copy(source, key, Some(&headers), condition(&over));
+            let copy = self.writes().await?.copy(source, key, Some(&headers), condition(&over));
             let Asked { answer, at } = self.ask(copy).await;
             let error = match answer {
                 Ok(put) => {
@@ -166,7 +166,7 @@ impl Writeback {
         };
         let aside = Key::new(&format!("{key}.moving-{}", task.node.ino.0)).ok_or(Trouble::TooLong)?;
         let source = CopySource { key: &from.key, etag: &from.etag, size: from.size };
-        let Asked { answer, at } = self.ask(self.rooms.store.copy(source, &aside, None, store::PutIf::Any)).await;
+        let Asked { answer, at } = self.ask(self.writes().await?.copy(source, &aside, None, store::PutIf::Any)).await;
         match answer {
             Ok(put) => {
                 crash::point("writeback.after_copy");

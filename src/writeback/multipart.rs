@@ -124,7 +124,7 @@ impl Writeback {
             }
             self.give_up(ino, &upload).await?;
         }
-        let upload = self.ask(self.rooms.store.begin_upload(key, headers)).await.answer?;
+        let upload = self.ask(self.writes().await?.begin_upload(key, headers)).await.answer?;
         note.id.clone_from(&upload.id);
         let encoded = serde_json::to_vec(&note).map_err(std::io::Error::other)?;
         index.note_upload(ino, Some(encoded)).await?;
@@ -159,14 +159,14 @@ impl Writeback {
         let part = match unwritten(work, &range) {
             Some(from) => {
                 let source = CopySource { key: &from.key, etag: &from.etag, size: from.size };
-                self.ask(self.rooms.store.copy_part(&work.upload, number, source, range)).await.answer?
+                self.ask(self.writes().await?.copy_part(&work.upload, number, source, range)).await.answer?
             }
             None => {
                 let length = range.end - range.start;
                 let _room = self.room(length).await?;
                 let base = self.base(work.task, work.body, range.clone()).await?;
                 let Some(bytes) = read(work.body, range, base).await? else { return Ok(None) };
-                let part = self.ask(self.rooms.store.put_part(&work.upload, number, bytes)).await.answer?;
+                let part = self.ask(self.writes().await?.put_part(&work.upload, number, bytes)).await.answer?;
                 self.counters.bytes.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
                 part
             }
@@ -199,7 +199,7 @@ impl Writeback {
                     answer: Err(store::Error::PreconditionFailed { key: key.clone() }),
                     at: super::Stamps { sent: self.clock.now(), answered: self.clock.now() },
                 },
-                false => self.ask(self.rooms.store.complete_upload(&work.upload, &parts, condition(&over))).await,
+                false => self.ask(self.writes().await?.complete_upload(&work.upload, &parts, condition(&over))).await,
             };
             crash::point("writeback.after_complete");
             let (etag, at) = match asked.answer {

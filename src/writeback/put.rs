@@ -89,7 +89,7 @@ impl Writeback {
         let sent = Sent { key: key.clone(), size, etag: Some(etag), user: headers.user.clone(), content: true };
         for _ in 0..TRIES {
             crash::point("writeback.before_put");
-            let put = self.rooms.store.put(key, bytes.clone(), &headers, condition(&over));
+            let put = self.writes().await?.put(key, bytes.clone(), &headers, condition(&over));
             let Asked { answer, at } = self.ask(put).await;
             crash::point("writeback.after_put");
             let (etag, at) = match answer {

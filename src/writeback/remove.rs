@@ -33,7 +33,7 @@ impl Writeback {
         // once more: whoever had the key may have replaced the object
         let Some(away) = index.away(key)?.filter(|away| away.ino.is_none()) else { return Ok(End::Changed) };
         crash::point("writeback.before_delete");
-        let Asked { answer, at } = self.ask(self.rooms.store.delete(key, Some(&away.etag))).await;
+        let Asked { answer, at } = self.ask(self.writes().await?.delete(key, Some(&away.etag))).await;
         match answer {
             Ok(()) => {
                 crash::point("writeback.after_delete");
@@ -81,7 +81,7 @@ impl Writeback {
             return Ok(End::Done);
         };
         if self.settings.on_conflict == OnConflict::LocalWins {
-            let Asked { answer, at } = self.ask(self.rooms.store.delete(key, Some(&meta.etag))).await;
+            let Asked { answer, at } = self.ask(self.writes().await?.delete(key, Some(&meta.etag))).await;
             answer?;
             index.removed(key.clone(), at.sent, at.answered).await?;
             let what = "removed here, changed in S3: S3's version was removed, as --on-conflict says";
