@@ -279,7 +279,7 @@ impl Rig {
     async fn sync(&self) {
         within(self.writeback.synced(None)).await.unwrap();
         assert_eq!(self.writeback.progress(), Progress::default(), "nothing is left after sync");
-        let check = self.index.check().unwrap();
+        let check = self.index.contradictions().unwrap();
         assert!(check.is_empty(), "{check:?}");
     }
 
