@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::backoff::May;
 use super::queue::End;
+use super::sync::is_waited_for;
 use super::{Failure, Writeback};
 use crate::index::{IndexError, Work};
 use crate::types::{Ino, Key, Tick};
@@ -82,7 +83,14 @@ impl Writeback {
         let work = self.rooms.index.take_work();
         let now = self.clock.now();
         let mut state = self.state.lock();
-        work.into_iter().for_each(|work| state.queue.changed(work, now));
+        let state = &mut *state;
+        for work in work {
+            let pressed = is_waited_for(&state.waiters, &work).then(|| work.clone());
+            state.queue.changed(work, now);
+            if let Some(work) = pressed {
+                state.queue.press(&work, now);
+            }
+        }
     }
 
     /// The next to be begun.

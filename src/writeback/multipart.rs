@@ -75,7 +75,11 @@ impl Writeback {
     pub(super) async fn put_parts(&self, task: &Task, body: &Body, key: &Key, over: Over) -> Result<Step, Trouble> {
         let headers = headers::compose(self.before(task, key, &over).await?, &task.node, &task.pending, key);
         let (upload, note, there) = self.begin(task, body, key, &headers).await?;
-        let work = Work { task, body, key, upload, part_bytes: note.part_bytes, there };
+        let is_gone = there.is_none();
+        let work = Work { task, body, key, upload, part_bytes: note.part_bytes, there: there.unwrap_or_default() };
+        if is_gone {
+            return self.complete(&work, Vec::new(), note.size, &headers, over).await;
+        }
         let parts = match self.send_parts(&work, note.size).await {
             Ok(Some(parts)) => parts,
             Ok(None) => {
@@ -92,14 +96,15 @@ impl Writeback {
         self.complete(&work, parts, note.size, &headers, over).await
     }
 
-    /// Goes on with the upload that was noted, or begins one.
+    /// Goes on with the upload that was noted, or begins one; with the parts that S3 has of it. `None`: S3 knows it no
+    /// more, so it was completed, or swept.
     async fn begin(
         &self,
         task: &Task,
         body: &Body,
         key: &Key,
         headers: &Headers,
-    ) -> Result<(Upload, Note, HashMap<u16, Part>), Trouble> {
+    ) -> Result<(Upload, Note, Option<HashMap<u16, Part>>), Trouble> {
         let (index, ino, size) = (&self.rooms.index, task.node.ino, body.size());
         let mut note = Note {
             key: key.to_string(),
@@ -115,10 +120,9 @@ impl Writeback {
                 match self.ask(self.rooms.store.parts(&upload)).await.answer {
                     Ok(parts) => {
                         let there = parts.into_iter().map(|part| (part.number, part)).collect();
-                        return Ok((upload, noted, there));
+                        return Ok((upload, noted, Some(there)));
                     }
-                    // completed, perhaps: its end finds out
-                    Err(store::Error::NoSuchUpload { .. }) => return Ok((upload, noted, HashMap::new())),
+                    Err(store::Error::NoSuchUpload { .. }) => return Ok((upload, noted, None)),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -129,7 +133,7 @@ impl Writeback {
         let encoded = serde_json::to_vec(&note).map_err(std::io::Error::other)?;
         index.note_upload(ino, Some(encoded)).await?;
         crash::point("writeback.after_note_upload");
-        Ok((upload, note, HashMap::new()))
+        Ok((upload, note, Some(HashMap::new())))
     }
 
     fn noted(&self, ino: Ino) -> Result<Option<(Note, Upload)>, Trouble> {

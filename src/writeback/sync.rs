@@ -63,6 +63,11 @@ impl Waiter {
     }
 }
 
+/// Whether somebody waits for `work`.
+pub(super) fn is_waited_for(waiters: &[Waiter], work: &Work) -> bool {
+    waiters.iter().any(|waiter| waiter.left.contains_key(work))
+}
+
 /// A waiter that is taken off the list with whoever waits.
 struct Registered<'a> {
     writeback: &'a Writeback,
@@ -195,16 +200,19 @@ impl Writeback {
 
     /// S3 has `work` as of `change`; `next` follows from it and is waited for too.
     pub(super) fn tell_settled(&self, work: &Work, change: u64, next: Option<Work>) {
+        let now = self.clock.now();
         let mut state = self.state.lock();
+        let state = &mut *state;
         for waiter in &mut state.waiters {
             if waiter.left.get(work).is_some_and(|wanted| *wanted <= change) {
                 waiter.tick_off(work);
                 if let Some(next) = &next {
                     waiter.left.insert(next.clone(), 0);
+                    state.queue.press(next, now);
+                    self.poked.notify_one();
                 }
             }
         }
-        drop(state);
         self.advanced.notify_waiters();
     }
 
@@ -213,8 +221,7 @@ impl Writeback {
         if matches!(end, End::Failed { .. }) {
             count(&self.counters.failures);
         }
-        let is_waited_for = self.state.lock().waiters.iter().any(|waiter| waiter.left.contains_key(work));
-        if !is_waited_for {
+        if !is_waited_for(&self.state.lock().waiters, work) {
             return;
         }
         // a task that saw the journal before the row came says nothing of the row

@@ -144,7 +144,11 @@ impl Writeback {
         if task.node.remote.as_ref().is_some_and(|remote| remote.size > 0) {
             self.rooms.revalidator.warm(ino).await?;
         }
-        Ok(self.rooms.index.localise(ino, task.pending.change).await?.into())
+        let outcome = self.rooms.index.localise(ino, task.pending.change).await?;
+        if outcome == Outcome::Done {
+            self.tell_settled(&Work::Inode(ino), task.pending.change, task.remote_key.clone().map(Work::Away));
+        }
+        Ok(outcome.into())
     }
 
     /// Tells the index what S3 has now, and whoever waits for it.

@@ -158,7 +158,7 @@ async fn a_put_that_landed_is_no_conflict_when_the_file_has_changed_since() {
         }
     };
     rig.clock.advance(DELAY);
-    within(failed).await;
+    rig.meanwhile(failed).await;
     rig.write("f", "ours, later").await;
     rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
     assert_eq!((rig.stored("f").as_deref(), rig.conflicts().len(), rig.bucket.len()), (Some("ours, later"), 0, 1));
@@ -171,7 +171,7 @@ async fn a_put_that_landed_before_a_crash_is_no_conflict() {
     rig.write("f", "ours").await;
     let gate = rig.s3.faults().hold_answer((Request::Put, "f"));
     rig.clock.advance(DELAY);
-    within(gate.arrived()).await;
+    rig.meanwhile(gate.arrived()).await;
     let rig = rig.crash().await;
     drop(gate);
     rig.sync().await;

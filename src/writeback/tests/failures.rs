@@ -56,7 +56,7 @@ async fn stopping_finishes_what_is_in_flight_and_keeps_the_rest() {
     rig.write("f", "x").await;
     let gate = rig.s3.faults().hold((Request::Put, "f"));
     rig.clock.advance(DELAY);
-    within(gate.arrived()).await;
+    rig.meanwhile(gate.arrived()).await;
     rig.write("g", "y").await;
     rig.stop.cancel();
     gate.release();

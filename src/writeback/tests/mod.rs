@@ -28,7 +28,7 @@ use crate::store::{Conditions, Connected, Connecting, Timing, connect_with};
 use crate::types::{Component, Name, Time};
 
 /// Far above what anything here takes.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(20);
 const DELAY: Duration = Duration::from_secs(1);
 const MIB: usize = 1 << 20;
 

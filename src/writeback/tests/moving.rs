@@ -107,7 +107,7 @@ async fn a_directory_rename_goes_on_after_a_crash_in_its_middle() {
     let gate = rig.s3.faults().hold_answer(Request::Copy);
     gate.pass(20);
     rig.clock.advance(DELAY);
-    within(gate.arrived_count(22)).await;
+    rig.meanwhile(gate.arrived_count(22)).await;
     let rig = rig.crash().await;
     drop(gate);
     assert_eq!(rig.read("new/f4").await, "bytes 4");

@@ -55,7 +55,7 @@ async fn a_file_that_changes_during_its_upload_goes_up_again() {
     rig.write("f", "first").await;
     let gate = rig.s3.faults().hold((Request::Put, "f"));
     rig.clock.advance(DELAY);
-    within(gate.arrived()).await;
+    rig.meanwhile(gate.arrived()).await;
     rig.write("f", "second").await;
     gate.release();
     rig.sync().await;
@@ -70,7 +70,7 @@ async fn a_write_that_is_not_durable_yet_goes_up_too() {
     rig.write("f", "first").await;
     let gate = rig.s3.faults().hold_answer((Request::Put, "f"));
     rig.clock.advance(DELAY);
-    within(gate.arrived()).await;
+    rig.meanwhile(gate.arrived()).await;
     rig.write_at("f", 5, " and more").await;
     gate.release();
     rig.meanwhile(rig.s3.requests().reached(Request::Put, 2)).await;
