@@ -245,7 +245,9 @@ mod tests {
         let fields = [("mode", "33188"), ("uid", "0"), ("mtime", "1"), ("goog-reserved-posix-mode", "644")];
         let mut user: BTreeMap<_, _> = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         tell(&mut user, &inode());
-        for (name, value) in [("mode", "33184"), ("uid", "5"), ("mtime", "-1.500000000"), ("goog-reserved-posix-mode", "640")] {
+        for (name, value) in
+            [("mode", "33184"), ("uid", "5"), ("mtime", "-1.500000000"), ("goog-reserved-posix-mode", "640")]
+        {
             assert_eq!(user[name], value, "{name}");
         }
         assert!(!user.contains_key("gid"));

@@ -117,7 +117,9 @@ impl Clock {
     pub fn wall(&self) -> Time {
         match &self.0 {
             Source::System(_) => SystemTime::now().into(),
-            Source::Manual(manual) => Time(1_767_225_600_000_000_000 + manual.ms.load(Ordering::SeqCst) as i64 * 1_000_000),
+            Source::Manual(manual) => {
+                Time(1_767_225_600_000_000_000 + manual.ms.load(Ordering::SeqCst) as i64 * 1_000_000)
+            }
         }
     }
 }

@@ -110,7 +110,9 @@ impl Writeback {
         let keeps = self.settings.on_conflict == OnConflict::KeepBoth;
         let (kept_as, what) = match keeps {
             true => (kept_as, "changed here and in S3: S3's version keeps the name, the one of here is beside it"),
-            false => (String::new(), "changed here and in S3: S3's version replaced the one of here, as --on-conflict says"),
+            false => {
+                (String::new(), "changed here and in S3: S3's version replaced the one of here, as --on-conflict says")
+            }
         };
         let record = record(key, &kept_as, self.clock.wall(), what);
         tracing::warn!(%key, kept_as, "conflict: {what}");

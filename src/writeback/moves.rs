@@ -80,7 +80,9 @@ impl Writeback {
                 }
                 Err(store::Error::SourceChanged { .. }) => None,
                 // onto itself, source and target are one
-                Err(store::Error::PreconditionFailed { .. } | store::Error::NotFound { .. }) if from.key == *key => None,
+                Err(store::Error::PreconditionFailed { .. } | store::Error::NotFound { .. }) if from.key == *key => {
+                    None
+                }
                 Err(error) => Some(error),
             };
             let Some(error) = error else {

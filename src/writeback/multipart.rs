@@ -21,7 +21,7 @@ use super::sent::{Sent, digest_of_parts};
 use super::sync::count;
 use super::task::{Step, condition};
 use super::trouble::Trouble;
-use super::{Asked, Writeback};
+use super::{Asked, OnConflict, Writeback};
 use crate::crash;
 use crate::index::Task;
 use crate::positioned::read_exact_at;
@@ -88,7 +88,7 @@ impl Writeback {
             }
             Err(Trouble::Store(store::Error::SourceChanged { .. })) => {
                 self.give_up(task.node.ino, &work.upload).await?;
-                return Ok(self.base_changed(task).await?);
+                return self.base_changed(task).await;
             }
             Err(Trouble::Store(store::Error::NoSuchUpload { .. })) => Vec::new(),
             Err(trouble) => return Err(trouble),
@@ -143,7 +143,8 @@ impl Writeback {
 
     /// Sends or copies all parts that S3 lacks; `None`: the bytes have changed meanwhile.
     async fn send_parts(&self, work: &Work<'_>, size: u64) -> Result<Option<Vec<Part>>, Trouble> {
-        let ranges = (0..size.div_ceil(work.part_bytes)).map(|n| n * work.part_bytes..((n + 1) * work.part_bytes).min(size));
+        let ranges =
+            (0..size.div_ceil(work.part_bytes)).map(|n| n * work.part_bytes..((n + 1) * work.part_bytes).min(size));
         let parts = stream::iter(ranges.enumerate()).map(|(n, range)| self.send_part(work, n as u16 + 1, range));
         let parts: Option<Vec<Option<Part>>> = parts.buffered(PARTS_AT_ONCE).try_collect().await.map(Some)?;
         Ok(parts.and_then(|parts| parts.into_iter().collect()))
@@ -243,20 +244,18 @@ impl Writeback {
         if meta.as_ref().is_some_and(|meta| meta.etag == from.etag) {
             return Ok(Step::On);
         }
-        let here = task.node.local.is_some_and(|local| local.complete);
-        match (meta, &task.key) {
-            // nothing is lost: the upload's own condition finds the conflict, once all bytes are sent from here
-            (Some(meta), Some(key)) if here && from.key == *key => {
-                let sent = Sent { key: key.clone(), size: 0, etag: None, user: Default::default(), content: false };
-                let over = Over::Own(from.etag.clone());
-                let _ = (meta, self.judge(Refused { task, key, over: &over, sent: &sent }).await?);
-            }
-            (meta, _) => {
-                self.rooms.index.rebase(task.node.ino, meta, at.sent, at.answered).await?;
-                let what = "changed here and in S3: what was written here goes over S3's new version";
-                self.note(super::conflict::record(&from.key, "", self.clock.wall(), what)).await?;
-            }
+        let is_here = task.node.local.is_some_and(|local| local.complete);
+        let is_kept = is_here && meta.is_some() && self.settings.on_conflict != OnConflict::LocalWins;
+        if let Some(key) = task.key.as_ref().filter(|key| is_kept && **key == from.key) {
+            // all bytes of the version changed here are here: nothing is lost, and both are kept
+            let sent = Sent { key: key.clone(), size: 0, etag: None, user: Default::default(), content: false };
+            let over = Over::Own(from.etag);
+            self.judge(Refused { task, key, over: &over, sent: &sent }).await?;
+            return Ok(Step::On);
         }
+        self.rooms.index.rebase(task.node.ino, meta, at.sent, at.answered).await?;
+        let what = "changed here and in S3: what was written here goes over S3's new version";
+        self.note(super::conflict::record(&from.key, "", self.clock.wall(), what)).await?;
         Ok(Step::On)
     }
 
@@ -304,7 +303,11 @@ fn is_unchanged(body: &Body) -> bool {
 }
 
 /// The bytes of `range`; `None` when they are no longer those of the body's version.
-async fn read(body: &Body, range: Range<u64>, base: Option<Arc<crate::content::Object>>) -> Result<Option<bytes::Bytes>, Trouble> {
+async fn read(
+    body: &Body,
+    range: Range<u64>,
+    base: Option<Arc<crate::content::Object>>,
+) -> Result<Option<bytes::Bytes>, Trouble> {
     match body {
         Body::Empty => Ok(Some(bytes::Bytes::new())),
         Body::Here(object) => {

@@ -177,7 +177,11 @@ mod tests {
             ("a changed file", task(Kind::File, "ca", "f", Some("f")), put("f", own.clone())),
             ("chmod", task(Kind::File, "a", "f", Some("f")), copy("f", "f", own.clone())),
             ("a move", task(Kind::File, "p", "f", Some("g")), copy("g", "f", Over::Nothing)),
-            ("a move of a directory above", task(Kind::File, "a", "d/f", Some("o/f")), copy("o/f", "d/f", Over::Nothing)),
+            (
+                "a move of a directory above",
+                task(Kind::File, "a", "d/f", Some("o/f")),
+                copy("o/f", "d/f", Over::Nothing),
+            ),
             ("changed and moved", task(Kind::File, "cp", "f", Some("g")), put("f", Over::Nothing)),
             ("moved back meanwhile", task(Kind::File, "p", "f", Some("f")), Action::Nothing),
             ("renamed over", blocked(task(Kind::File, "c", "f", None), None), put("f", replaced.clone())),

@@ -269,7 +269,9 @@ impl Writeback {
         let state = self.state.lock();
         let mut failures: Vec<Failure> = match state.silence.as_ref().filter(|_| state.outage.is_on()) {
             // one line for all that waits for S3
-            Some(silence) => [silence].into_iter().chain(state.queue.failures().filter(|f| !f.may_pass)).cloned().collect(),
+            Some(silence) => {
+                [silence].into_iter().chain(state.queue.failures().filter(|f| !f.may_pass)).cloned().collect()
+            }
             None => state.queue.failures().cloned().collect(),
         };
         failures.sort_by(|a, b| a.key.cmp(&b.key));

@@ -52,9 +52,10 @@ impl Trouble {
                 | store::Error::SourceChanged { .. }
                 | store::Error::NoSuchUpload { .. }
                 | store::Error::NotFound { .. } => (true, ""),
-                store::Error::Denied { .. } => {
-                    (false, ": the credentials need s3:PutObject, s3:DeleteObject, s3:GetObject and their tagging rights here")
-                }
+                store::Error::Denied { .. } => (
+                    false,
+                    ": the credentials need s3:PutObject, s3:DeleteObject, s3:GetObject and their tagging rights here",
+                ),
                 store::Error::NoSuchBucket { .. } => (false, ": make it again, or serve another"),
                 store::Error::Other { .. } => (false, ""),
             },

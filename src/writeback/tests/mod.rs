@@ -107,12 +107,8 @@ impl Rig {
             small_object: config::SMALL_OBJECT_BYTES,
         };
         let revalidator = Revalidator::new(index.clone(), content.clone(), stores, reading, clock.clone());
-        let rooms = Rooms {
-            index: index.clone(),
-            content: content.clone(),
-            revalidator: revalidator.clone(),
-            store: writes,
-        };
+        let rooms =
+            Rooms { index: index.clone(), content: content.clone(), revalidator: revalidator.clone(), store: writes };
         let writeback = Writeback::new(rooms, settings.clone(), clock.clone());
         let stop = CancellationToken::new();
         let tasks = vec![
@@ -297,7 +293,10 @@ impl Rig {
         let bytes = match node.staged {
             Some(_) => self.content.staged(&node).unwrap().read(0..u64::MAX, None).unwrap().0,
             None => {
-                let (node, object) = within(self.revalidator.fetch(node.ino, 0..node.size)).await.unwrap();
+                let object = match node.local.filter(|local| local.complete) {
+                    Some(local) => self.content.get(local.object).unwrap(),
+                    None => within(self.revalidator.fetch(node.ino, 0..node.size)).await.unwrap().1,
+                };
                 let mut bytes = vec![0; node.size as usize];
                 crate::positioned::read_exact_at(object.file(), &mut bytes, 0).unwrap();
                 bytes.into()

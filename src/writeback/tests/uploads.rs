@@ -207,3 +207,13 @@ async fn sync_of_a_directory_waits_for_what_is_below_it_alone() {
     held.release();
     rig.sync().await;
 }
+
+#[tokio::test]
+async fn what_s3_honours_is_found_out_before_the_first_write_and_leaves_nothing() {
+    let rig = Rig::with(Settings { conditions: None, ..settings() }).await;
+    assert_eq!(rig.s3.requests().total(), 0);
+    rig.write("f", "x").await;
+    rig.sync().await;
+    assert_eq!((rig.bucket.keys(), rig.stored("f").as_deref()), (vec!["f".to_owned()], Some("x")));
+    assert!(rig.s3.requests().recent().iter().any(|(_, key)| key.starts_with(".fasts3-probe-")));
+}
