@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::change::Change;
-use super::model::{IndexError, Inode};
 use super::conflict::Conflict;
+use super::model::{IndexError, Inode};
 use crate::types::Ino;
 
 /// The directories above pending inodes, found out at the first question. Holds for one observation, or for one page.
