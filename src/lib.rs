@@ -7,6 +7,7 @@
 //! rpc/ -> nfs/ -> fs/ -> index/, content/
 //!                  |  (a cold read awaits a fetch)
 //!              revalidate/ -> store/ -> S3
+//!              writeback/  -> store/ -> S3   (behind the answer: drains the journal)
 //! ```
 
 pub mod admin;

@@ -147,7 +147,11 @@ impl Writeback {
                 warn!(key = failure.key, why = failure.why, "not in S3 yet, will be tried again");
             }
         }
+        let is_left = end == End::Done && is_waited_for(&state.waiters, work);
         state.queue.finish(work, end, now);
+        if is_left {
+            state.queue.press(work, now);
+        }
     }
 
     /// Says what the next start will find.

@@ -4,7 +4,9 @@
 //! - An upload is noted in the index before its first part, and forgotten when it is completed or aborted.
 //! - After a restart it goes on only if it is about the same change, staging file and base: then its parts have the
 //!   bytes that are here. Otherwise it is aborted.
-//! - All parts are of one version of the bytes: it is compared before completing.
+//! - All parts are of one version of the bytes: it is compared before completing. What changes meanwhile is given up and
+//!   tried again, later and later, or as soon as it was quiet after its next change: a long file that never is quiet
+//!   for as long as its upload takes does not get to S3, and `progress` says so.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -84,7 +86,7 @@ impl Writeback {
             Ok(Some(parts)) => parts,
             Ok(None) => {
                 self.give_up(task.node.ino, &work.upload).await?;
-                return Ok(Step::Changed);
+                return Err(Trouble::Restless);
             }
             Err(Trouble::Store(store::Error::SourceChanged { .. })) => {
                 self.give_up(task.node.ino, &work.upload).await?;
@@ -196,7 +198,7 @@ impl Writeback {
             crash::point("writeback.before_complete");
             if !is_unchanged(work.body) {
                 self.give_up(ino, &work.upload).await?;
-                return Ok(Step::Changed);
+                return Err(Trouble::Restless);
             }
             let asked = match parts.is_empty() {
                 // the upload is gone: was it completed?

@@ -19,7 +19,7 @@ use super::trouble::Trouble;
 use super::{Asked, BODY_BYTES, BODY_UNIT, Stamps, Writeback};
 use crate::content::{Object, Piece, Staged};
 use crate::crash;
-use crate::index::{Kind, Outcome, Settled, Task};
+use crate::index::{Inode, Kind, Outcome, Settled, Task};
 use crate::positioned::read_exact_at;
 use crate::store::{self, Headers};
 use crate::types::{ETag, Key};
@@ -190,7 +190,8 @@ impl Writeback {
                 Ok(found) => found,
                 Err(error) => return Err(self.without_base(task, error).await?),
             };
-            if node.remote != task.node.remote {
+            let etag = |node: &Inode| node.remote.as_ref().map(|remote| remote.etag.clone());
+            if etag(&node) != etag(&task.node) {
                 return Err(Trouble::Restless);
             }
             base = Some(object);

@@ -195,6 +195,8 @@ impl Queue {
             }
             End::Done | End::Changed => {
                 entry.first = now;
+                // what comes after that nobody has asked for yet
+                entry.pressed &= end == End::Changed;
                 let due = if entry.pressed { now } else { after(now, self.delay) };
                 self.wait(work.clone(), due);
             }

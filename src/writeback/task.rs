@@ -28,7 +28,8 @@ pub(super) enum Step {
 impl From<Outcome> for Step {
     fn from(outcome: Outcome) -> Step {
         match outcome {
-            Outcome::Done | Outcome::Gone => Step::On,
+            // and no look at what came since: that waits for quiet
+            Outcome::Done | Outcome::Gone => Step::Done,
             Outcome::Again => Step::Changed,
         }
     }
