@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::config::{Config, StaleLimit};
+use crate::config::{Config, Durability, StaleLimit};
 use crate::content::{CacheDir, Content};
 use crate::fs::{self, Fs, HandleKey};
 use crate::index::{Index, IndexOptions};
@@ -107,10 +107,6 @@ impl Server {
         let (fsid, _) = identity.uuid.split_first_chunk::<8>().expect("a uuid has 16 bytes");
         let handles = HandleKey::new(identity.handle_key, u64::from_be_bytes(*fsid));
         let fs_settings = fs::Settings { read_only: config.read_only, squash: config.squash };
-        let fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles, fs_settings, clock.clone());
-
-        let stats = Arc::new(rpc::Stats::default());
-        let config = Arc::new(config);
         let rooms = Rooms {
             index: index.clone(),
             content: content.clone(),
@@ -118,6 +114,13 @@ impl Server {
             store: connected.writes,
         };
         let writeback = Writeback::new(rooms, config.writeback.clone(), clock.clone());
+        let mut fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles, fs_settings, clock.clone());
+        if config.durability == Durability::S3 && !config.read_only {
+            fs = fs.committing_to_s3(writeback.clone(), config.deadline);
+        }
+
+        let stats = Arc::new(rpc::Stats::default());
+        let config = Arc::new(config);
         let state = admin::State {
             index: index.clone(),
             content: content.clone(),

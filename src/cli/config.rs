@@ -10,6 +10,7 @@ use crate::config::{self, Config, Encryption, NewObjects, S3Config, StaleLimit};
 use crate::content::CacheLimit;
 use crate::fs::Squash;
 use crate::index::Defaults;
+use crate::store::conditions::Conditions;
 use crate::writeback::{self, Exclude};
 
 /// Why flags, each well written, make no configuration.
@@ -171,7 +172,8 @@ fn writeback(args: &ServeArgs) -> Result<writeback::Settings, ConfigError> {
         on_conflict: args.on_conflict,
         exclude: Exclude::new(&globs).map_err(ConfigError::Exclude)?,
         host: args.host.clone().unwrap_or_else(host),
-        conditions: None,
+        // S3 itself honours all; of another server it is found out
+        conditions: args.endpoint_url.is_none().then(Conditions::all),
     })
 }
 

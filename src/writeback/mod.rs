@@ -216,7 +216,7 @@ impl Writeback {
         let find_out = async {
             let found = match self.settings.conditions {
                 Some(conditions) => return Ok(conditions::careful(store.clone(), conditions)),
-                None => conditions::probe(&**store, &probe_key()).await,
+                None => conditions::probe(&**store, &conditions::probe_key()).await,
             };
             let conditions = match found {
                 Ok(conditions) => conditions,
@@ -249,11 +249,6 @@ impl Writeback {
     fn is_excluded(&self, node: &crate::index::Inode) -> bool {
         node.kind != crate::index::Kind::Dir && self.settings.exclude.matches(node.component.text().as_bytes())
     }
-}
-
-/// A key that nobody has.
-fn probe_key() -> Key {
-    Key::new(&format!(".fasts3-probe-{}", uuid::Uuid::new_v4().simple())).expect("it is short")
 }
 
 /// When a request was sent and answered.
