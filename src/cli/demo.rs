@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Shows what fasts3 does, with an S3 server and a sample bucket inside this process.
 ///
 /// Needs no AWS account and no root. Serves a sample bucket, reads it with an NFS client, changes it in S3, takes S3
-/// down, and prints how long everything took beside what S3 alone takes. Then it stays up, so that you can
+/// down, writes meanwhile, and prints how long everything took beside what S3 alone takes. Then it stays up, so that you can
 /// mount it and play with it, until Ctrl-C.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -109,6 +109,7 @@ impl<'a> Story<'a> {
         let rows = self.read_everything().await?;
         self.change_a_page().await?;
         self.lose_s3(&rows).await?;
+        self.write_meanwhile().await?;
         self.screen.conclusion(&rows);
         Ok(())
     }
@@ -161,6 +162,26 @@ impl<'a> Story<'a> {
             let alone = self.alone(row.step).await.ok();
             self.screen.outage_row(row.step, took, alone);
         }
+        Ok(())
+    }
+
+    /// D1: what is written is safe here, and goes up when S3 is back.
+    async fn write_meanwhile(&mut self) -> anyhow::Result<()> {
+        const LETTER: &str = "letter.txt";
+        let text = b"Dear S3, wish you were here.\n";
+        let (saved, ()) = timed(self.walker.save(LETTER, text)).await?;
+        let (renamed, ()) = timed(self.walker.rename("many", "moved")).await?;
+        ensure!(self.walker.list("moved").await? == MANY, "not all names moved");
+        self.screen.changes_meanwhile(saved, renamed);
+
+        self.s3.faults().set_down(false);
+        let back = Instant::now();
+        let bucket = self.s3.bucket(BUCKET);
+        while bucket.get(LETTER).is_none_or(|letter| letter.bytes != text[..]) {
+            ensure!(back.elapsed() < PATIENCE, "the letter is still not in S3");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.screen.uploaded(back.elapsed());
         Ok(())
     }
 

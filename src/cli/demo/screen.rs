@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::sample::MANY;
 use super::{Step, sample};
 use crate::s3server::{ACCESS_KEY, REGION, SECRET_KEY};
 
@@ -45,6 +46,16 @@ impl Screen {
     pub(super) fn outage_row(&self, step: Step, took: Duration, alone: Option<Duration>) {
         let alone = alone.map_or("no answer".to_owned(), show);
         println!("  {:<34}{:>12}{:>12}{alone:>16}", step.name(), "", show(took));
+    }
+
+    pub(super) fn changes_meanwhile(&self, saved: Duration, renamed: Duration) {
+        println!("\nSomebody writes, while it is down.");
+        println!("  {:<34}{:>12}   on the local disk when it returns", "save a letter", show(saved));
+        println!("  {:<34}{:>12}", format!("rename a directory of {MANY} names"), show(renamed));
+    }
+
+    pub(super) fn uploaded(&self, after: Duration) {
+        println!("S3 is back: the letter is there {} later.", show(after));
     }
 
     pub(super) fn conclusion(&self, rows: &[Row]) {

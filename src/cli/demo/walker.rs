@@ -4,8 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nfs3_client::nfs3_types::nfs3::*;
+use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
 use nfs3_client::tokio::{TokioConnector, TokioIo};
 use nfs3_client::{Nfs3Connection, Nfs3ConnectionBuilder};
@@ -23,7 +24,9 @@ pub(super) struct Walker {
 
 impl Walker {
     pub(super) async fn mount(server: SocketAddr) -> anyhow::Result<Walker> {
+        let root = auth_unix { stamp: 0, machinename: Opaque::borrowed(b"demo"), uid: 0, gid: 0, gids: vec![] };
         let mount = Nfs3ConnectionBuilder::new(TokioConnector, server.ip().to_string(), "/")
+            .credential(opaque_auth::auth_unix(&root))
             .connect_from_privileged_port(false)
             .mount_port(server.port())
             .nfs3_port(server.port())
@@ -98,6 +101,27 @@ impl Walker {
         }
     }
 
+    /// Makes a file in the root and writes it, on disk when this returns: as an editor's save does.
+    pub(super) async fn save(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let how = createhow3::EXCLUSIVE(createverf3(*b"the demo"));
+        let args = CREATE3args { where_: self.place(name), how };
+        let file = done(self.connection.create(&args).await?, "CREATE")?.obj.unwrap();
+        let (count, stable, data) = (u32::try_from(bytes.len())?, stable_how::UNSTABLE, Opaque::borrowed(bytes));
+        let written = self.connection.write(&WRITE3args { file: file.clone(), offset: 0, count, stable, data }).await?;
+        ensure!(done(written, "WRITE")?.count == count, "WRITE: not all was taken");
+        done(self.connection.commit(&COMMIT3args { file, offset: 0, count: 0 }).await?, "COMMIT").map(drop)
+    }
+
+    /// Renames what is in the root.
+    pub(super) async fn rename(&mut self, from: &str, to: &str) -> anyhow::Result<()> {
+        let args = RENAME3args { from: self.place(from), to: self.place(to) };
+        done(self.connection.rename(&args).await?, "RENAME").map(drop)
+    }
+
+    fn place<'a>(&self, name: &'a str) -> diropargs3<'a> {
+        diropargs3 { dir: self.connection.root_nfs_fh3(), name: filename3(Opaque::borrowed(name.as_bytes())) }
+    }
+
     async fn lookup(&mut self, path: &str) -> anyhow::Result<nfs_fh3> {
         let mut at = self.connection.root_nfs_fh3();
         for name in path.split('/') {
@@ -121,6 +145,13 @@ impl Walker {
                 Nfs3Result::Err((status, _)) => not_yet(status, "READ").await?,
             }
         }
+    }
+}
+
+fn done<T, E>(result: Nfs3Result<T, E>, what: &str) -> anyhow::Result<T> {
+    match result {
+        Nfs3Result::Ok(ok) => Ok(ok),
+        Nfs3Result::Err((status, _)) => bail!("{what}: the server answers {status:?}"),
     }
 }
 
