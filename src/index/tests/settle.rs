@@ -197,6 +197,11 @@ async fn a_file_that_is_to_stay_here_gives_up_its_version() {
     bench.mv((Ino::ROOT, "f"), (Ino::ROOT, ".nfs1")).await;
     let change = bench.index.pending(ino).unwrap().unwrap().change;
     assert_eq!(bench.index.localise(ino, change - 1).await.unwrap(), Outcome::Again);
+    let local = bench.index.node(ino).unwrap().unwrap().local.unwrap();
+    bench.index.detach(local.object).await.unwrap();
+    assert_eq!(bench.index.localise(ino, change).await.unwrap(), Outcome::Again, "S3 alone has the bytes");
+    let fetched = ObjectId(bench.index.allocate().await.unwrap());
+    assert!(bench.index.attach(ino, ETag::new("1"), fetched, Presence::Complete).await.unwrap());
     assert_eq!(bench.index.localise(ino, change).await.unwrap(), Outcome::Done);
     assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
     assert_eq!((bench.away_keys(), bench.lacks(ino)), (vec![("f".into(), None)], Some((true, false, false))));
