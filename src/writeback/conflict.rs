@@ -78,8 +78,10 @@ impl Writeback {
             Over::Nothing => {}
             Over::Replaced(_) => index.removed(key.clone(), at.sent, at.answered).await?,
             Over::Own(_) => {
+                // a listing may have told it before
+                let is_news = index.node(task.node.ino)?.is_some_and(|node| node.remote.is_some());
                 index.rebase(task.node.ino, None, at.sent, at.answered).await?;
-                if task.node.kind != Kind::Dir {
+                if is_news && task.node.kind != Kind::Dir {
                     let what = "changed here, removed in S3: the version of here goes up again";
                     self.note(record(key, "", self.clock.wall(), what)).await?;
                 }
