@@ -205,3 +205,27 @@ async fn what_s3_has_lost_below_a_change_stays_as_far_as_it_is_here() {
         assert_eq!((rig.read("f").await.as_str(), rig.conflicts().len()), (kept, 1));
     }
 }
+
+#[tokio::test]
+async fn a_conflict_of_long_names_is_noted_with_the_key_that_it_got() {
+    let deep = ["d".repeat(240), "e".repeat(240), "f".repeat(240), "g".repeat(240)].join("/");
+    for file in ["n".repeat(240), "‛‛".repeat(40), format!("{deep}/{}", "n".repeat(50))] {
+        let rig = with(OnConflict::KeepBoth).await;
+        let mut dir = String::new();
+        for part in file.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            dir = format!("{dir}/{part}");
+            rig.mkdir(&dir).await;
+        }
+        settled(&rig, &file).await;
+        rig.write(&file, "ours").await;
+        let key = rig.bucket.keys().pop().unwrap();
+        rig.bucket.put(&key, "theirs", &[]);
+        rig.sync().await;
+        let kept = rig.conflicts().pop().unwrap().kept_as;
+        assert_eq!(
+            (rig.stored(&key).as_deref(), rig.stored(&kept).as_deref()),
+            (Some("theirs"), Some("ours")),
+            "{kept}"
+        );
+    }
+}
