@@ -42,7 +42,7 @@ pub use faults::Faults;
 pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};
 pub use ranges::RangeSet;
-pub use staging::{Live, Piece, SoleTurn, Staged, WriteTurn};
+pub use staging::{Below, Live, Piece, SoleTurn, Staged, WriteTurn};
 use staging::{MAX_STAGED, Volume};
 
 use crate::index::{Index, ObjectRow, Presence};
@@ -278,13 +278,21 @@ impl Content {
     /// What the index says.
     pub async fn discard(&self, object: ObjectId) -> io::Result<()> {
         let live = self.ledger.live(object);
-        let _turn = match &live {
-            Some(object) => Some(object.saving.turn.lock().await),
-            None => None,
-        };
+        let _turn = saving_turn(live.as_deref()).await;
         self.index.detach(object).await.map_err(io::Error::other)?;
         self.abandon_object(object);
         Ok(())
+    }
+
+    /// The same to make room: but for bytes that S3 does not have.
+    async fn evict(&self, object: ObjectId) -> io::Result<bool> {
+        let live = self.ledger.live(object);
+        let _turn = saving_turn(live.as_deref()).await;
+        let is_evicted = self.index.evict(object).await.map_err(io::Error::other)?;
+        if is_evicted {
+            self.abandon_object(object);
+        }
+        Ok(is_evicted)
     }
 
     /// Removes the file of an object, or a staging file, that the index does not know.
@@ -319,8 +327,7 @@ impl Content {
                 *candidates = self.scan().await?;
                 continue;
             };
-            if self.is_evictable(next)? {
-                self.discard(next.id).await?;
+            if self.is_evictable(next)? && self.evict(next.id).await? {
                 scanned = false;
             }
         }
@@ -388,6 +395,11 @@ impl Drop for Content {
     fn drop(&mut self) {
         self.ledger.take_unsaved();
     }
+}
+
+/// Nobody saves the object meanwhile.
+async fn saving_turn(object: Option<&Object>) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    Some(object?.saving.turn.lock().await)
 }
 
 /// Why a file was not opened.

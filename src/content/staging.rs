@@ -44,8 +44,8 @@ pub(super) use durable::Volume;
 use overlay::Overlay;
 use state::State;
 
-use super::{Content, blocking};
-use crate::index::Node;
+use super::{Content, Object, blocking};
+use crate::index::{Inode, Node};
 use crate::rpc::FileRange;
 use crate::types::{Ino, ObjectId, Tick, Time};
 
@@ -88,6 +88,16 @@ pub enum Piece {
     Base(Range<u64>),
     /// Nowhere: so many zeros.
     Zeros(u64),
+}
+
+/// What lies below what was written.
+#[derive(Clone, Debug)]
+pub enum Below {
+    /// The version that the change was made of; what is needed of it is here. Beyond its end there are zeros: it may
+    /// have been replaced by a shorter one.
+    Version(Arc<Object>),
+    /// What is left here of one that S3 has no more. The rest of it is nowhere: zeros.
+    Remains(Option<Arc<Object>>),
 }
 
 /// The right to write: while it is held, nothing replaces or cuts the file.
@@ -147,6 +157,19 @@ impl Content {
     pub fn staged_if_open(&self, ino: Ino) -> Option<Arc<Staged>> {
         let id = *self.staged_of.get(&ino)?;
         self.staged.get(&id).map(|staged| staged.clone())
+    }
+
+    /// What lies below the staging file of `inode`, if all that can be had of `range` is here; `None`: it is to be
+    /// fetched.
+    /// # Errors
+    /// What the OS says.
+    pub fn below(&self, inode: &Inode, range: &Range<u64>) -> io::Result<Option<Below>> {
+        let object = inode.local.map(|local| self.try_get(local.object)).transpose()?.flatten();
+        Ok(match object {
+            Some(object) if object.has(range.clone()) => Some(Below::Version(object)),
+            object if inode.remote.is_none() => Some(Below::Remains(object)),
+            _ => None,
+        })
     }
 
     /// A number for a staging file to be. Its file is made by the first write.

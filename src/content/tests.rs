@@ -8,10 +8,10 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::index::{Defaults, IndexOptions, Observation, Seen, Source};
+use crate::index::{Defaults, IndexOptions, Kind, Observation, Seen, Source};
 use crate::positioned::read_exact_at;
 use crate::store::ObjectMeta;
-use crate::types::{ETag, Ino, Key, Time};
+use crate::types::{ETag, Ino, Key, Name, Time};
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -214,6 +214,29 @@ async fn what_is_being_fetched_is_not_evicted_and_the_cache_says_full() {
     drop(hold);
     rig.content.create(MIB).await.unwrap();
     assert!(!rig.exists(a));
+}
+
+#[tokio::test]
+async fn bytes_that_s3_does_not_have_are_not_evicted() {
+    let rig = Rig::new(CacheLimit::Bytes(2 * MIB));
+    let (ino, only) = rig.cached("only", MIB, 0..MIB).await;
+    rig.clock.advance(Duration::from_secs(1));
+    let (_, clean) = rig.cached("clean", MIB, 0..MIB).await;
+    let name = Name::new(b".nfs1").unwrap();
+    let renamed = rig.index.edit(move |edit| {
+        let found = edit.child(Ino::ROOT, &Name::new(b"only").unwrap())?.unwrap();
+        let component = edit.component(Ino::ROOT, &name, Kind::File)?.unwrap();
+        edit.rename(Ino::ROOT, &found, Ino::ROOT, component, None).map(Ok::<_, ()>)
+    });
+    renamed.await.unwrap().unwrap();
+    let change = rig.index.pending(ino).unwrap().unwrap().change;
+    rig.index.localise(ino, change).await.unwrap();
+
+    rig.content.create(MIB).await.unwrap();
+
+    assert!(rig.exists(only) && !rig.exists(clean));
+    assert_eq!(rig.content.make_room(2 * MIB).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(rig.local(ino), Some(only));
 }
 
 #[tokio::test]

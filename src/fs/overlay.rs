@@ -12,7 +12,7 @@ use nfsserve::nfs::{fattr3, nfsstat3};
 use super::ext::{Answer, Failure, ReadOk};
 use super::read::READ_MAX;
 use super::{ATTEMPTS, Fs, error};
-use crate::content::{Object, Piece, Staged};
+use crate::content::{Below, Piece, Staged};
 use crate::index::Node;
 use crate::rpc::Tail;
 
@@ -95,9 +95,9 @@ impl Fs {
 
     /// `range` in one buffer; `None` when the version below was another one meanwhile.
     async fn laid_over(&self, node: &Node, staged: &Arc<Staged>, range: Range<u64>) -> Result<Option<Bytes>, nfsstat3> {
-        let base = self.below(node, &staged.pieces(range.clone())).await?;
+        let below = self.below(node, &staged.pieces(range.clone())).await?;
         let staged = staged.clone();
-        let read = tokio::task::spawn_blocking(move || staged.read(range, base.as_deref())).await;
+        let read = tokio::task::spawn_blocking(move || staged.read(range, below.as_ref())).await;
         match read.map_err(io::Error::other).flatten() {
             Ok((bytes, _)) => Ok(Some(bytes)),
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -105,18 +105,18 @@ impl Fs {
         }
     }
 
-    /// The object that has what `pieces` need of the version below, fetched if it must be.
-    async fn below(&self, node: &Node, pieces: &[Piece]) -> Result<Option<Arc<Object>>, nfsstat3> {
+    /// What `pieces` need of the version below, fetched if it must be.
+    async fn below(&self, node: &Node, pieces: &[Piece]) -> Result<Option<Below>, nfsstat3> {
         let needed = pieces.iter().filter_map(|piece| match piece {
             Piece::Base(range) => Some(range.clone()),
             Piece::Here(_) | Piece::Zeros(_) => None,
         });
         let Some(needed) = needed.reduce(|all, next| all.start..next.end) else { return Ok(None) };
-        if let Some(object) = self.here(node, &needed) {
-            return Ok(Some(object));
+        if let Some(below) = self.content.below(node, &needed).map_err(error::of_io)? {
+            return Ok(Some(below));
         }
         let fetched = self.revalidator.fetch(node.ino, needed).await;
-        fetched.map(|(_, object)| Some(object)).map_err(error::of_wait)
+        fetched.map(|(_, object)| Some(Below::Version(object))).map_err(error::of_wait)
     }
 
     /// A failure with the attributes of `id`, where they are known.

@@ -43,3 +43,14 @@ pub(super) fn detach(change: &mut Change<'_>, object: ObjectId) -> Result<(), In
     }
     change.discard(object)
 }
+
+/// See [`super::Index::evict`].
+pub(super) fn evict(change: &mut Change<'_>, object: ObjectId) -> Result<bool, IndexError> {
+    let owner = change.object(object)?.map(|row| row.ino);
+    let owner = owner.map(|ino| change.row(ino)).transpose()?.flatten().map(|row| row.inode);
+    if owner.is_some_and(|inode| inode.remote.is_none() && inode.local.is_some_and(|local| local.object == object)) {
+        return Ok(false);
+    }
+    detach(change, object)?;
+    Ok(true)
+}

@@ -52,7 +52,7 @@ impl Index {
     }
 
     /// Both sides changed `key`: the local inode goes on under `name` of the same directory, as a new one, and what S3 has takes the old name.
-    /// Where `name` is taken or too long, it gets another like it.
+    /// Where `name` is taken or too long, it gets another like it: the key is noted as `kept_as`, if that is not empty.
     pub async fn conflict(
         &self,
         ino: Ino,
@@ -164,12 +164,12 @@ fn conflict(
     ino: Ino,
     name: &Name,
     theirs: Answer,
-    record: Conflict,
+    mut record: Conflict,
 ) -> Result<(), IndexError> {
-    change.record_conflict(&record)?;
     let (Some(key), Some(before)) = (Key::new(&record.key), change.row(ino)?) else { return Ok(()) };
     if before.inode.kind == Kind::Dir {
         // markers have no bytes to lose
+        change.record_conflict(&record)?;
         return rebase(change, ino, theirs);
     }
     if change.remote_key(&before.inode)?.as_ref() == Some(&key) {
@@ -183,6 +183,10 @@ fn conflict(
     if dir != before.inode.parent {
         change.advance_directory(dir)?;
     }
+    if !record.kept_as.is_empty() {
+        record.kept_as = change.path_key(ino)?.map_or_else(String::new, |key| key.as_str().to_owned());
+    }
+    change.record_conflict(&record)?;
     observe(change, key, theirs)
 }
 

@@ -175,6 +175,11 @@ impl Index {
         self.writer.run(1, move |change| bytes::detach(change, object)).await
     }
 
+    /// The same of an object that is to make room. False, and nothing is done, when S3 does not have its bytes.
+    pub async fn evict(&self, object: ObjectId) -> Result<bool, IndexError> {
+        self.writer.run(1, move |change| bytes::evict(change, object)).await
+    }
+
     /// What is known of the bytes of `object`; `None` for an object no inode has.
     pub fn presence(&self, object: ObjectId) -> Result<Option<ObjectRow>, IndexError> {
         self.shared.cache.snapshot()?.object(object)

@@ -218,7 +218,10 @@ fn removed(change: &mut Change<'_>, key: &Key, answered: Tick) -> Result<(), Ind
 /// See [`Index::localise`].
 fn localise(change: &mut Change<'_>, ino: Ino, number: u64) -> Result<Outcome, IndexError> {
     let Some(before) = change.row(ino)? else { return Ok(Outcome::Gone) };
-    if change.pending(ino)?.is_none_or(|pending| pending.change != number) {
+    let is_here = before.inode.local.is_some_and(|local| local.complete);
+    let is_empty = before.inode.remote.as_ref().is_none_or(|remote| remote.size == 0);
+    // what was here may have been evicted since
+    if change.pending(ino)?.is_none_or(|pending| pending.change != number) || !(is_here || is_empty) {
         return Ok(Outcome::Again);
     }
     forget_version(change, &before)?;

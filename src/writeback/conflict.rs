@@ -1,6 +1,8 @@
 //! What a refused write means: it had landed already, or somebody else was there first (D4). Then neither version is
 //! lost, unless `--on-conflict` says which one may be.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::plan::Over;
 use super::sent::{REMEMBERED, Sent};
 use super::sync::count;
@@ -10,7 +12,8 @@ use super::{OnConflict, Stamps, Writeback};
 use crate::crash;
 use crate::index::{Conflict, IndexError, Kind, Settled, Task};
 use crate::store::{self, ObjectMeta};
-use crate::types::name::MAX_NAME_BYTES;
+use crate::types::key::MAX_KEY_BYTES;
+use crate::types::name::NameError;
 use crate::types::{ETag, Ino, Key, Name, Time};
 
 /// What is to be done about a refused write.
@@ -78,8 +81,10 @@ impl Writeback {
             Over::Nothing => {}
             Over::Replaced(_) => index.removed(key.clone(), at.sent, at.answered).await?,
             Over::Own(_) => {
+                // a listing may have told it before
+                let is_news = index.node(task.node.ino)?.is_some_and(|node| node.remote.is_some());
                 index.rebase(task.node.ino, None, at.sent, at.answered).await?;
-                if task.node.kind != Kind::Dir {
+                if is_news && task.node.kind != Kind::Dir {
                     let what = "changed here, removed in S3: the version of here goes up again";
                     self.note(record(key, "", self.clock.wall(), what)).await?;
                 }
@@ -103,19 +108,15 @@ impl Writeback {
             self.note(record(key, "", self.clock.wall(), what)).await?;
             return Ok(Verdict::Overwrite(theirs.etag));
         }
-        let name = self.free_name(task)?;
-        let dir = key.rsplit_once('/').map_or("", |(dir, _)| dir);
-        let slash = if dir.is_empty() { "" } else { "/" };
-        let kept_as = format!("{dir}{slash}{}", String::from_utf8_lossy(name.as_bytes()));
+        let name = self.free_name(task, key)?;
         let keeps = self.settings.on_conflict == OnConflict::KeepBoth;
-        let (kept_as, what) = match keeps {
-            true => (kept_as, "changed here and in S3: S3's version keeps the name, the one of here is beside it"),
-            false => {
-                (String::new(), "changed here and in S3: S3's version replaced the one of here, as --on-conflict says")
-            }
+        let what = match keeps {
+            true => "changed here and in S3: S3's version keeps the name, the one of here is beside it",
+            false => "changed here and in S3: S3's version replaced the one of here, as --on-conflict says",
         };
+        let kept_as = if keeps { String::from_utf8_lossy(name.as_bytes()) } else { "".into() };
         let record = record(key, &kept_as, self.clock.wall(), what);
-        tracing::warn!(%key, kept_as, "conflict: {what}");
+        tracing::warn!(%key, %kept_as, "conflict: {what}");
         count(&self.counters.conflicts);
         self.rooms.index.conflict(ino, name.clone(), theirs, (at.sent, at.answered), record).await?;
         crash::point("writeback.after_conflict");
@@ -145,11 +146,12 @@ impl Writeback {
     }
 
     /// A name for the copy that loses its own, which nothing in the directory has.
-    fn free_name(&self, task: &Task) -> Result<Name, Trouble> {
-        let stem = task.node.component.name(false);
+    fn free_name(&self, task: &Task, key: &Key) -> Result<Name, Trouble> {
+        let (stem, dir) = (task.node.component.name(false), key.len() - task.node.component.suffix().len());
         for number in 1.. {
-            let name = conflict_name(stem.as_bytes(), &self.settings.host, self.clock.wall(), number);
-            let name = Name::new(&name).map_err(|_| Trouble::TooLong)?;
+            let at = self.clock.wall();
+            let name = conflict_name(stem.as_bytes(), &self.settings.host, at, number, MAX_KEY_BYTES - dir);
+            let name = name.map_err(|_| Trouble::TooLong)?;
             if self.rooms.index.child(task.node.parent, &name)?.is_none() {
                 return Ok(name);
             }
@@ -176,48 +178,37 @@ pub(super) fn record(key: &Key, kept_as: &str, at: Time, what: &str) -> Conflict
     Conflict { key: key.to_string(), kept_as: kept_as.to_owned(), at: at.0, what: what.to_owned() }
 }
 
-/// `name.conflict-<host>-<UTC time>`, with a number from the second on. Names are cut to fit.
-fn conflict_name(name: &[u8], host: &str, at: Time, number: u32) -> Vec<u8> {
+/// `name.conflict-<host>-<UTC time>`, with a number from the second on. The name is cut to what one component, and a
+/// key of `room` bytes more than its directory's, can have.
+fn conflict_name(name: &[u8], host: &str, at: Time, number: u32, room: usize) -> Result<Name, NameError> {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_') { c } else { '_' };
     let host: String = host.chars().map(plain).take(64).collect();
     let again = if number > 1 { format!("-{number}") } else { String::new() };
     let suffix = format!(".conflict-{host}-{}{again}", basic_utc(at));
-    let mut kept = name.len().min(MAX_NAME_BYTES - suffix.len());
-    // not in the middle of a character
-    while kept > 0 && kept < name.len() && name[kept] & 0xc0 == 0x80 {
-        kept -= 1;
-    }
-    [&name[..kept], suffix.as_bytes()].concat()
+    // not in the middle of a character, nor of an escape
+    let is_end = |end: usize| name.get(end).is_none_or(|byte| byte & 0xc0 != 0x80);
+    let fits = |name: &Name| name.candidates().iter().any(|component| component.suffix().len() <= room);
+    let cut = (1..=name.len()).rev().filter(|end| is_end(*end));
+    let mut names = cut.filter_map(|end| Name::new(&[&name[..end], suffix.as_bytes()].concat()).ok());
+    names.find(fits).map_or_else(|| Name::new(suffix.as_bytes()), Ok)
 }
 
 /// `20260102T030405Z`.
 fn basic_utc(at: Time) -> String {
-    let seconds = at.seconds();
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
-}
-
-/// The date of a day since 1970-01-01: years begin in March, so that the leap day is their last.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+    let since = Duration::from_secs(u64::try_from(at.seconds()).unwrap_or(0));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string().replace(['-', ':'], "")
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const AT: Time = Time(1_767_323_045_000_000_000);
 
     fn name(of: &str, host: &str, number: u32) -> String {
-        String::from_utf8(conflict_name(of.as_bytes(), host, AT, number)).expect("it was one")
+        let name = conflict_name(of.as_bytes(), host, AT, number, MAX_KEY_BYTES).unwrap();
+        String::from_utf8(name.as_bytes().to_vec()).unwrap()
     }
 
     #[test]
@@ -225,26 +216,25 @@ mod tests {
         assert_eq!(name("notes.txt", "laptop", 1), "notes.txt.conflict-laptop-20260102T030405Z");
         assert_eq!(name("notes.txt", "laptop", 2), "notes.txt.conflict-laptop-20260102T030405Z-2");
         assert_eq!(name("a", "my/host name", 1), "a.conflict-my_host_name-20260102T030405Z");
+        assert_eq!(basic_utc(Time(-1)), "19700101T000000Z");
     }
 
     #[test]
     fn long_names_are_cut_between_characters() {
-        for length in 60..128 {
-            let long = format!("{}{}", "x".repeat(length % 2), "é".repeat(length));
-            let cut = name(&long, "laptop", 1);
-            assert!(cut.len() <= 255 && cut.ends_with("Z"), "{length}");
-            assert!(cut.len() >= 254 || cut.starts_with(&long), "no more than must be: {length}");
+        for (length, letter) in (40..128).flat_map(|length| [(length, "é"), (length, "‛‛")]) {
+            let long = format!("{}{}", "x".repeat(length % 2), letter.repeat(length));
+            let long = &long[..long.floor_char_boundary(240) / letter.len() * letter.len() + length % 2];
+            let cut = name(long, "laptop", 1);
+            assert!(cut.ends_with("Z") && !Name::new(cut.as_bytes()).unwrap().candidates().is_empty(), "{cut}");
+            assert!(cut.len() > 245 - letter.len() || cut.starts_with(long), "no more than must be: {cut}");
         }
-        assert!(name("a", &"h".repeat(1_000), 1).len() <= 255);
+        assert!(name("a", &"h".repeat(1_000), 1).len() <= 245);
     }
 
     #[test]
-    fn dates_are_right_around_leap_days() {
-        let at = |days: i64| basic_utc(Time(days * 86_400_000_000_000));
-        assert_eq!(at(0), "19700101T000000Z");
-        assert_eq!(at(11_016), "20000229T000000Z");
-        assert_eq!(at(11_017), "20000301T000000Z");
-        assert_eq!(at(20_513), "20260301T000000Z");
-        assert_eq!(at(-1), "19691231T000000Z");
+    fn names_are_cut_to_what_is_left_of_the_key() {
+        let cut = |room| conflict_name(&[b'x'; 100], "h", AT, 1, room).unwrap().as_bytes().len();
+        assert_eq!((cut(200), cut(60)), (100 + ".conflict-h-20260102T030405Z".len(), 60));
+        assert_eq!(cut(5), ".conflict-h-20260102T030405Z".len(), "the index finds another");
     }
 }

@@ -171,8 +171,8 @@ impl Writeback {
             None => {
                 let length = range.end - range.start;
                 let _room = self.room(length).await?;
-                let base = self.base(work.task, work.body, range.clone()).await?;
-                let Some(bytes) = read(work.body, range, base).await? else { return Ok(None) };
+                let below = self.below(work.task, work.body, range.clone()).await?;
+                let Some(bytes) = read(work.body, range, below).await? else { return Ok(None) };
                 let part = self.ask(self.writes().await?.put_part(&work.upload, number, bytes)).await.answer?;
                 self.counters.bytes.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
                 part
@@ -308,7 +308,7 @@ fn is_unchanged(body: &Body) -> bool {
 async fn read(
     body: &Body,
     range: Range<u64>,
-    base: Option<Arc<crate::content::Object>>,
+    below: Option<crate::content::Below>,
 ) -> Result<Option<bytes::Bytes>, Trouble> {
     match body {
         Body::Empty => Ok(Some(bytes::Bytes::new())),
@@ -324,7 +324,7 @@ async fn read(
         Body::Staged(staged, version) => {
             let (staged, version) = (staged.clone(), *version);
             let read = move || {
-                let (bytes, read) = staged.read(range, base.as_deref())?;
+                let (bytes, read) = staged.read(range, below.as_ref())?;
                 Ok((read == version).then_some(bytes))
             };
             Ok(blocking(read).await?)

@@ -16,8 +16,8 @@ use super::sent::{Sent, digest};
 use super::sync::count;
 use super::task::{Step, condition, settled};
 use super::trouble::Trouble;
-use super::{Asked, BODY_BYTES, BODY_UNIT, Stamps, Writeback};
-use crate::content::{Object, Piece, Staged};
+use super::{Asked, BODY_BYTES, BODY_UNIT, Rooms, Stamps, Writeback};
+use crate::content::{Below, Object, Piece, Staged};
 use crate::crash;
 use crate::index::{Inode, Kind, Outcome, Settled, Task};
 use crate::positioned::read_exact_at;
@@ -66,8 +66,8 @@ impl Writeback {
         }
         let size = body.size();
         let _room = self.room(size).await?;
-        let base = self.base(&task, &body, 0..size).await?;
-        let Some((bytes, etag)) = read(&body, base).await? else { return Ok(Step::Changed) };
+        let below = self.below(&task, &body, 0..size).await?;
+        let Some((bytes, etag)) = read(&body, below).await? else { return Ok(Step::Changed) };
         if let Some(from) = plan::version(&task).filter(|from| from.etag == etag && from.size == size) {
             return self.copy_over(&task, &body, &from, key, over).await;
         }
@@ -175,28 +175,36 @@ impl Writeback {
         }
     }
 
-    /// The version below a staging file, if it is needed for `range`, with what of it is needed.
-    pub(super) async fn base(
+    /// What lies below a staging file, if it is needed for `range`, with what of it is needed.
+    pub(super) async fn below(
         &self,
         task: &Task,
         body: &Body,
         range: std::ops::Range<u64>,
-    ) -> Result<Option<Arc<Object>>, Trouble> {
+    ) -> Result<Option<Below>, Trouble> {
         let Body::Staged(staged, _) = body else { return Ok(None) };
-        let mut base = None;
+        let Rooms { index, content, revalidator, .. } = &self.rooms;
+        let mut below = None;
         for piece in staged.pieces(range) {
             let Piece::Base(part) = piece else { continue };
-            let (node, object) = match self.rooms.revalidator.fetch(task.node.ino, part).await {
+            let node = index.node(task.node.ino)?.filter(|node| node.remote == task.node.remote);
+            let node = node.ok_or(Trouble::Restless)?;
+            below = content.below(&node, &part)?;
+            if below.is_some() {
+                continue;
+            }
+            let (node, object) = match revalidator.fetch(task.node.ino, part).await {
                 Ok(found) => found,
                 Err(error) => return Err(self.without_base(task, error).await?),
             };
             let etag = |node: &Inode| node.remote.as_ref().map(|remote| remote.etag.clone());
-            if etag(&node) != etag(&task.node) {
+            // durable, and the inode's: S3 may lose it before it has what is laid over it
+            if etag(&node) != etag(&task.node) || !content.save(&object).await? {
                 return Err(Trouble::Restless);
             }
-            base = Some(object);
+            below = Some(Below::Version(object));
         }
-        Ok(base)
+        Ok(below)
     }
 
     /// The version below is not to be had. When S3 has another one, the bytes that were never here are lost to everybody:
@@ -207,9 +215,18 @@ impl Writeback {
         if meta.as_ref().is_some_and(|meta| meta.etag == from.etag) {
             return Ok(error.into());
         }
+        let is_gone = meta.is_none();
         self.rooms.index.rebase(task.node.ino, meta, at.sent, at.answered).await?;
-        let what = "changed here and in S3, and the rest of the version changed here was not in the cache: what was \
-                    written here goes over S3's new version";
+        let what = match is_gone {
+            false => {
+                "changed here and in S3, and the rest of the version changed here was not in the cache: what was written \
+                 here goes over S3's new version"
+            }
+            true => {
+                "changed here, removed in S3, and the rest of it was not in the cache: what was written here goes up \
+                 again, with zeros for the rest"
+            }
+        };
         self.note(super::conflict::record(&from.key, "", self.clock.wall(), what)).await?;
         Ok(Trouble::Restless)
     }
@@ -240,7 +257,7 @@ impl Writeback {
 }
 
 /// All bytes of `body` and their digest; `None` when they are no longer those of its version.
-async fn read(body: &Body, base: Option<Arc<Object>>) -> Result<Option<(Bytes, ETag)>, Trouble> {
+async fn read(body: &Body, below: Option<Below>) -> Result<Option<(Bytes, ETag)>, Trouble> {
     let (staged, version) = match body {
         Body::Empty => return Ok(Some((Bytes::new(), digest(b"")))),
         Body::Here(object) => {
@@ -256,7 +273,7 @@ async fn read(body: &Body, base: Option<Arc<Object>>) -> Result<Option<(Bytes, E
         Body::Staged(staged, version) => (staged.clone(), *version),
     };
     let read = move || {
-        let (bytes, read) = staged.read(0..u64::MAX, base.as_deref())?;
+        let (bytes, read) = staged.read(0..u64::MAX, below.as_ref())?;
         Ok((read == version).then(|| (bytes.clone(), digest(&bytes))))
     };
     Ok(blocking(read).await?)

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tracing::error;
 
-use super::super::Object;
 use super::durable::Volume;
 use super::overlay::{Layer, Overlay};
+use super::promote::here_of;
 use super::state::State;
-use super::{Live, Piece, SoleTurn, Staged, WriteTurn};
+use super::{Below, Live, Piece, SoleTurn, Staged, WriteTurn};
 use crate::index::{Inode, Node};
 use crate::positioned::{read_exact_at, write_all_at};
 use crate::rpc::FileRange;
@@ -169,11 +169,11 @@ impl Staged {
         pieces
     }
 
-    /// All of `range` in one buffer, as of one version, which is told too; what is the base's is read from `base`, which
+    /// All of `range` in one buffer, as of one version, which is told too; what is the base's is read from `below`, which
     /// has it. Holds writers out meanwhile: for at most some MiB. Blocks on the disk: call from a blocking task.
     /// # Errors
-    /// `UnexpectedEof` when `base` lacks something.
-    pub fn read(&self, range: Range<u64>, base: Option<&Object>) -> io::Result<(Bytes, u64)> {
+    /// `UnexpectedEof` when `below` lacks something.
+    pub fn read(&self, range: Range<u64>, below: Option<&Below>) -> io::Result<(Bytes, u64)> {
         let _gate = self.gate.write();
         let (layers, version) = {
             let state = self.state.lock();
@@ -188,10 +188,7 @@ impl Staged {
             match layer {
                 Layer::Zeros => {}
                 Layer::Here => read_exact_at(&*self.file()?, piece, part.start)?,
-                Layer::Base => {
-                    let base = base.filter(|base| part.end <= base.size() && base.has(part.clone()));
-                    read_exact_at(base.ok_or(io::ErrorKind::UnexpectedEof)?.file(), piece, part.start)?;
-                }
+                Layer::Base => below.ok_or(io::ErrorKind::UnexpectedEof)?.read(piece, part)?,
             }
         }
         Ok((bytes.into(), version))
@@ -224,6 +221,27 @@ impl Staged {
         let mut state = self.state.lock();
         (state.mtime, state.ctime) = (inode.mtime, inode.ctime);
         state.indexed = (inode.mtime, inode.ctime);
+    }
+}
+
+impl Below {
+    /// Reads `part` into `piece`, which is zeros.
+    fn read(&self, piece: &mut [u8], part: Range<u64>) -> io::Result<()> {
+        let (object, is_all) = match self {
+            Below::Version(object) => (object, true),
+            Below::Remains(Some(object)) => (object, false),
+            Below::Remains(None) => return Ok(()),
+        };
+        let here = here_of(object, part.clone());
+        let lacks = object.size().clamp(part.start, part.end) - part.start;
+        if is_all && here.iter().map(|range| range.end - range.start).sum::<u64>() < lacks {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for range in here {
+            let piece = &mut piece[(range.start - part.start) as usize..(range.end - part.start) as usize];
+            read_exact_at(object.file(), piece, range.start)?;
+        }
+        Ok(())
     }
 }
 

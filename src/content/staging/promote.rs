@@ -117,7 +117,7 @@ impl Merge {
 }
 
 /// What of `range` is in `base`.
-fn here_of(base: &Object, range: Range<u64>) -> Vec<Range<u64>> {
+pub(super) fn here_of(base: &Object, range: Range<u64>) -> Vec<Range<u64>> {
     let mut here = RangeSet::from(range.start..range.end.min(base.size()).max(range.start));
     base.missing(range).into_iter().for_each(|missing| here.remove(missing));
     here.as_slice().to_vec()

@@ -97,7 +97,8 @@ impl Rig {
 
     /// All bytes, as an upload reads them.
     fn whole(&self, staged: &Staged) -> Vec<u8> {
-        staged.read(0..u64::MAX, self.base(staged).as_deref()).unwrap().0.to_vec()
+        let below = self.base(staged).map(Below::Version);
+        staged.read(0..u64::MAX, below.as_ref()).unwrap().0.to_vec()
     }
 
     /// All bytes, as a READ finds them.
@@ -283,11 +284,16 @@ async fn read_tells_the_version_and_misses_what_the_base_lacks() {
     let rig = Rig::roomy();
     let staged = rig.staged_over(&pattern(100), &[0..40]).await;
     rig.write(&staged, 30, b"abc").await.unwrap();
-    let base = rig.base(&staged);
-    let (bytes, version) = staged.read(29..34, base.as_deref()).unwrap();
+    let base = rig.base(&staged).unwrap();
+    let below = Below::Version(base.clone());
+    let (bytes, version) = staged.read(29..34, Some(&below)).unwrap();
     assert_eq!((&bytes[..], version), (&[30, b'a', b'b', b'c', 34][..], staged.version()));
-    let lacking = staged.read(29..41, base.as_deref()).unwrap_err();
+    let lacking = staged.read(29..41, Some(&below)).unwrap_err();
     assert_eq!(lacking.kind(), io::ErrorKind::UnexpectedEof);
+    let (left, _) = staged.read(38..42, Some(&Below::Remains(Some(base)))).unwrap();
+    assert_eq!(left[..], [39, 40, 0, 0], "what S3 has no more and is not here is zeros");
+    let (left, _) = staged.read(32..34, Some(&Below::Remains(None))).unwrap();
+    assert_eq!(left[..], [b'c', 0]);
     assert_eq!(staged.read(29..34, None).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }
 

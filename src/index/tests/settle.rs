@@ -197,6 +197,11 @@ async fn a_file_that_is_to_stay_here_gives_up_its_version() {
     bench.mv((Ino::ROOT, "f"), (Ino::ROOT, ".nfs1")).await;
     let change = bench.index.pending(ino).unwrap().unwrap().change;
     assert_eq!(bench.index.localise(ino, change - 1).await.unwrap(), Outcome::Again);
+    let local = bench.index.node(ino).unwrap().unwrap().local.unwrap();
+    bench.index.detach(local.object).await.unwrap();
+    assert_eq!(bench.index.localise(ino, change).await.unwrap(), Outcome::Again, "S3 alone has the bytes");
+    let fetched = ObjectId(bench.index.allocate().await.unwrap());
+    assert!(bench.index.attach(ino, ETag::new("1"), fetched, Presence::Complete).await.unwrap());
     assert_eq!(bench.index.localise(ino, change).await.unwrap(), Outcome::Done);
     assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
     assert_eq!((bench.away_keys(), bench.lacks(ino)), (vec![("f".into(), None)], Some((true, false, false))));
@@ -227,7 +232,8 @@ async fn both_versions_of_a_conflict_are_kept() {
 
     bench.index.note_conflict(record("g")).await.unwrap();
     let notes = bench.index.conflicts().unwrap();
-    assert_eq!(notes.iter().map(|(_, note)| note.clone()).collect::<Vec<_>>(), [record("f"), record("g")]);
+    let kept = Conflict { kept_as: "f.conflict-1".into(), ..record("f") };
+    assert_eq!(notes.iter().map(|(_, note)| note.clone()).collect::<Vec<_>>(), [kept, record("g")]);
     bench.index.forget_conflict(notes[0].0).await.unwrap();
     assert_eq!(bench.index.conflicts().unwrap(), notes[1..]);
 }

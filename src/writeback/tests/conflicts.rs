@@ -187,3 +187,45 @@ async fn a_copy_that_landed_without_an_answer_is_no_conflict() {
     rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
     assert_eq!((rig.bucket.keys(), rig.conflicts().len()), (vec!["g".to_owned()], 0));
 }
+
+#[tokio::test]
+async fn what_s3_has_lost_below_a_change_stays_as_far_as_it_is_here() {
+    for (is_here, kept) in [(true, "01ab456789"), (false, "\0\0ab\0\0\0\0\0\0")] {
+        let rig = with(OnConflict::KeepBoth).await;
+        rig.bucket.put("f", "0123456789", &[]);
+        rig.refresh().await;
+        if is_here {
+            within(rig.revalidator.warm(rig.node("f").ino)).await.unwrap();
+        }
+        rig.write_at("f", 2, "ab").await;
+        rig.bucket.delete("f");
+        rig.refresh().await;
+        rig.sync().await;
+        assert_eq!(rig.stored("f").as_deref(), Some(kept));
+        assert_eq!((rig.read("f").await.as_str(), rig.conflicts().len()), (kept, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_of_long_names_is_noted_with_the_key_that_it_got() {
+    let deep = ["d".repeat(240), "e".repeat(240), "f".repeat(240), "g".repeat(240)].join("/");
+    for file in ["n".repeat(240), "‛‛".repeat(40), format!("{deep}/{}", "n".repeat(50))] {
+        let rig = with(OnConflict::KeepBoth).await;
+        let mut dir = String::new();
+        for part in file.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            dir = format!("{dir}/{part}");
+            rig.mkdir(&dir).await;
+        }
+        settled(&rig, &file).await;
+        rig.write(&file, "ours").await;
+        let key = rig.bucket.keys().pop().unwrap();
+        rig.bucket.put(&key, "theirs", &[]);
+        rig.sync().await;
+        let kept = rig.conflicts().pop().unwrap().kept_as;
+        assert_eq!(
+            (rig.stored(&key).as_deref(), rig.stored(&kept).as_deref()),
+            (Some("theirs"), Some("ours")),
+            "{kept}"
+        );
+    }
+}
