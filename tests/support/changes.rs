@@ -41,6 +41,19 @@ impl Client {
         Ok(Found { handle: ok.obj.unwrap(), attr: ok.obj_attributes.unwrap() })
     }
 
+    pub async fn symlink_in(&mut self, dir: &nfs_fh3, name: &[u8], target: &[u8]) -> Result<Found, nfsstat3> {
+        let symlink =
+            symlinkdata3 { symlink_attributes: no_attributes(), symlink_data: nfspath3(Opaque::borrowed(target)) };
+        let args = SYMLINK3args { where_: place(dir, name), symlink };
+        let ok = status(soon(self.raw().symlink(&args)).await.unwrap())?;
+        Ok(Found { handle: ok.obj.unwrap(), attr: ok.obj_attributes.unwrap() })
+    }
+
+    pub async fn readlink(&mut self, link: &nfs_fh3) -> Result<Vec<u8>, nfsstat3> {
+        let ok = status(soon(self.raw().readlink(&READLINK3args { symlink: link.clone() })).await.unwrap())?;
+        Ok(ok.data.0.to_vec())
+    }
+
     pub async fn remove_in(&mut self, dir: &nfs_fh3, name: &[u8]) -> Result<(), nfsstat3> {
         let args = REMOVE3args { object: place(dir, name) };
         status(soon(self.raw().remove(&args)).await.unwrap()).map(drop)

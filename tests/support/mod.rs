@@ -43,6 +43,8 @@ pub struct World {
     pub clock: Clock,
     flags: Vec<String>,
     server: Option<Server>,
+    /// What the server runs on, if it can be killed.
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl World {
@@ -54,6 +56,14 @@ impl World {
     /// A server with these further flags over an empty bucket.
     pub async fn with(flags: &[&str]) -> World {
         let mut world = World::stopped(flags).await;
+        world.start().await;
+        world
+    }
+
+    /// A lazy server on a runtime of its own, so that it can be killed.
+    pub async fn mortal() -> World {
+        let mut world = World::stopped(&["--lazy"]).await;
+        world.runtime = Some(runtime());
         world.start().await;
         world
     }
@@ -70,6 +80,7 @@ impl World {
             clock,
             flags: flags.iter().map(|f| f.to_string()).collect(),
             server: None,
+            runtime: None,
         }
     }
 
@@ -83,7 +94,22 @@ impl World {
             clock: self.clock.clone(),
             connecting: Connecting { credentials: None, timing: impatient() },
         };
-        self.server = Some(Server::start_in(self.config(), around).await.unwrap());
+        let starting = Server::start_in(self.config(), around);
+        self.server = Some(match &self.runtime {
+            Some(runtime) => runtime.spawn(starting).await.unwrap().unwrap(),
+            None => starting.await.unwrap(),
+        });
+    }
+
+    /// Ends a mortal server in the middle of whatever it does.
+    pub async fn kill(&mut self) {
+        let runtime = self.runtime.replace(runtime()).unwrap();
+        let server = self.server.take();
+        let killed = tokio::task::spawn_blocking(move || {
+            runtime.shutdown_timeout(PATIENCE);
+            drop(server);
+        });
+        killed.await.unwrap();
     }
 
     /// Somebody else writes an object.
@@ -126,6 +152,18 @@ impl World {
     pub async fn client_as(&self, uid: u32, gid: u32) -> Client {
         Client::connect(self.server().nfs_addr().port(), "/", uid, gid).await
     }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// A server of the bucket there, with this cache and these further flags.
