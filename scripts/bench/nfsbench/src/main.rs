@@ -1,7 +1,8 @@
 //! Raw NFSv3 load generator: no kernel client, no libnfs, so that what it measures is the server.
 //! nfsbench HOST:PORT[:MOUNTPORT] EXPORT OP [key=value ...]
-//! ops: null getattr lookup access read write create open readdirplus fsstat
+//! ops: null getattr lookup access read write create remove rename open readdirplus fsstat
 //! keys: conns=4 depth=16 secs=3 bs=131072 file=NAME size=BYTES random=0|1 pid=SERVERPID n=COUNT dir=NAME stable=0|2
+//! count=CALLS stops after so many (create, remove and rename: of NAME0, NAME1..); commit=1 ends a write with COMMIT
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -314,12 +315,15 @@ fn main() {
     let stop = Arc::new(AtomicBool::new(false));
     let (ops, bytes, errs) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let next = Arc::new(AtomicU64::new(0));
+    let left = Arc::new(AtomicU64::new(num("count", u64::MAX)));
+    let commit = num("commit", 0) == 1;
     let cpu0 = cpu_ticks(&pid);
     let t0 = Instant::now();
     let hs: Vec<_> = (0..conns)
         .map(|c| {
             let (addr, op, dir, fhs, file) = (addr.clone(), op.clone(), dir.clone(), fhs.clone(), file.clone());
             let (stop, ops, bytes, errs, next) = (stop.clone(), ops.clone(), bytes.clone(), errs.clone(), next.clone());
+            let left = left.clone();
             std::thread::spawn(move || {
                 let mut s = TcpStream::connect(&addr).unwrap();
                 s.set_nodelay(true).unwrap();
@@ -381,6 +385,22 @@ fn main() {
                             *wpos += bs;
                             e.finish()
                         }
+                        "remove" => {
+                            let i = next.fetch_add(1, Ordering::Relaxed);
+                            let mut e = Enc::call(xid, NFS, 3, 12);
+                            e.opaque(&dir);
+                            e.opaque(format!("{file}{i}").as_bytes());
+                            e.finish()
+                        }
+                        "rename" => {
+                            let i = next.fetch_add(1, Ordering::Relaxed);
+                            let mut e = Enc::call(xid, NFS, 3, 14);
+                            e.opaque(&dir);
+                            e.opaque(format!("{file}{i}").as_bytes());
+                            e.opaque(&dir);
+                            e.opaque(format!("{file}-renamed{i}").as_bytes());
+                            e.finish()
+                        }
                         "create" => {
                             let i = next.fetch_add(1, Ordering::Relaxed);
                             create_call(xid, &dir, format!("{file}{i}").as_bytes()).finish()
@@ -423,7 +443,9 @@ fn main() {
                 }
                 loop {
                     while !done_sending && sent.len() < depth {
-                        if stop.load(Ordering::Relaxed) {
+                        if stop.load(Ordering::Relaxed)
+                            || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err()
+                        {
                             done_sending = true;
                             break;
                         }
@@ -450,11 +472,24 @@ fn main() {
                     ops.fetch_add(1, Ordering::Relaxed);
                     bytes.fetch_add(if op == "write" { bs } else { buf.len() as u64 }, Ordering::Relaxed);
                 }
+                if commit {
+                    let mut e = Enc::call(3, NFS, 3, 21);
+                    e.opaque(&fhs[c]);
+                    e.u64(0);
+                    e.u32(0);
+                    rpc(&mut s, e, &mut buf);
+                    if body(&buf).u32() != 0 {
+                        errs.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 lat
             })
         })
         .collect();
-    std::thread::sleep(Duration::from_secs(secs));
+    let deadline = t0 + Duration::from_secs(secs);
+    while Instant::now() < deadline && hs.iter().any(|h| !h.is_finished()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     stop.store(true, Ordering::Relaxed);
     let mut lat: Vec<u32> = vec![];
     for h in hs {
