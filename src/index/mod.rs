@@ -52,6 +52,7 @@ use std::sync::Arc;
 pub use conflict::Conflict;
 pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
 pub use expand::Expanded;
+pub(crate) use metadata::tell as tell_attributes;
 pub use model::*;
 pub use settle::{Outcome, Settled};
 pub use sweep::Sweep;
