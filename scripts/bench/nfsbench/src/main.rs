@@ -1,7 +1,8 @@
 //! Raw NFSv3 load generator: no kernel client, no libnfs, so that what it measures is the server.
 //! nfsbench HOST:PORT[:MOUNTPORT] EXPORT OP [key=value ...]
-//! ops: null getattr lookup access read write create remove rename open readdirplus fsstat
+//! ops: null getattr lookup access read write create remove rename open readdirplus fsstat prepare
 //! keys: conns=4 depth=16 secs=3 bs=131072 file=NAME size=BYTES random=0|1 pid=SERVERPID n=COUNT dir=NAME stable=0|2
+//! prepare makes n files of size bytes, with commit=1 as a client that closes them: CREATE, WRITE, COMMIT
 //! count=CALLS stops after so many (create, remove and rename: of NAME0, NAME1..); commit=1 ends a write with COMMIT
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -157,6 +158,32 @@ fn create_call(xid: u32, dir: &[u8], name: &[u8]) -> Enc {
     e.u32(0); // atime mtime: don't change
     e
 }
+/// a new file, as open, write and close make it
+fn write_file(s: &mut TcpStream, dir: &[u8], name: &str, data: &[u8], commit: bool) {
+    let mut b = vec![];
+    let fh = create(s, dir, name).unwrap();
+    let mut at = 0;
+    while at < data.len() {
+        let n = (data.len() - at).min(1 << 20);
+        let mut e = Enc::call(9, NFS, 3, 7);
+        e.opaque(&fh);
+        e.u64(at as u64);
+        e.u32(n as u32);
+        e.u32(0);
+        e.opaque(&data[at..at + n]);
+        rpc(s, e, &mut b);
+        assert_eq!(body(&b).u32(), 0);
+        at += n
+    }
+    if commit {
+        let mut e = Enc::call(9, NFS, 3, 21);
+        e.opaque(&fh);
+        e.u64(0);
+        e.u32(0);
+        rpc(s, e, &mut b);
+        assert_eq!(body(&b).u32(), 0);
+    }
+}
 fn mkdir(s: &mut TcpStream, dir: &[u8], name: &str) {
     let mut b = vec![];
     let mut e = Enc::call(9, NFS, 3, 9);
@@ -245,25 +272,26 @@ fn main() {
             }
         }
         "prepare" => {
-            // n files of size bytes named fNNNNNN
-            let data = vec![7u8; size as usize];
-            for i in 0..nfiles {
-                let fh = create(&mut s, &dir, &format!("f{i:06}")).unwrap();
-                let mut at = 0;
-                while at < size {
-                    let n = (size - at).min(1 << 20);
-                    let mut e = Enc::call(9, NFS, 3, 7);
-                    e.opaque(&fh);
-                    e.u64(at);
-                    e.u32(n as u32);
-                    e.u32(0);
-                    e.opaque(&data[..n as usize]);
-                    rpc(&mut s, e, &mut b);
-                    assert_eq!(body(&b).u32(), 0);
-                    at += n
+            // n files of size bytes named fNNNNNN, over conns connections one call at a time
+            let next = AtomicU64::new(0);
+            let t = Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..conns {
+                    scope.spawn(|| {
+                        let mut s = TcpStream::connect(&addr).unwrap();
+                        s.set_nodelay(true).unwrap();
+                        let data = vec![7u8; size as usize];
+                        loop {
+                            let i = next.fetch_add(1, Ordering::Relaxed);
+                            if i >= nfiles {
+                                break;
+                            }
+                            write_file(&mut s, &dir, &format!("f{i:06}"), &data, num("commit", 0) == 1);
+                        }
+                    });
                 }
-            }
-            println!("prepared {nfiles} files of {size}");
+            });
+            println!("prepared {nfiles} files of {size} secs={:.3}", t.elapsed().as_secs_f64());
             return;
         }
         "readdirplus" => {
