@@ -95,3 +95,47 @@ impl Drop for ResetOnPanic<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::super::tests::Rig;
+    use super::*;
+
+    fn queued(turn: &Arc<WriteTurn>, offset: u64) -> (Queued, oneshot::Receiver<io::Result<(Live, Live)>>) {
+        let (answer, answered) = oneshot::channel();
+        let at = (Tick(1), Time(1));
+        (Queued { turn: turn.clone(), offset, data: Bytes::from_static(b"x"), at, answer }, answered)
+    }
+
+    #[tokio::test]
+    async fn one_thread_is_asked_for_and_carries_out_all_in_their_order() {
+        let rig = Rig::roomy();
+        let staged = rig.made("f").await;
+        let turn = Arc::new(staged.try_write_turn().unwrap());
+        let (writes, answers): (Vec<_>, Vec<_>) = (0..3).map(|offset| queued(&turn, offset)).unzip();
+        let asked: Vec<bool> = writes.into_iter().map(|write| staged.queue.push(write)).collect();
+        assert_eq!(asked, [true, false, false]);
+        staged.write_all_queued();
+        for (size, answer) in (1..).zip(answers) {
+            assert_eq!(answer.await.unwrap().unwrap().1.size, size);
+        }
+        assert!(staged.queue.push(queued(&turn, 0).0), "the thread is gone: another is asked for");
+    }
+
+    #[tokio::test]
+    async fn who_waits_behind_a_write_that_panicked_hears_of_it() {
+        let rig = Rig::roomy();
+        let staged = rig.made("f").await;
+        let turn = Arc::new(staged.try_write_turn().unwrap());
+        let (write, answered) = queued(&turn, 0);
+        staged.queue.push(write);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _reset = ResetOnPanic(&staged.queue);
+            panic!("as a WRITE might");
+        }));
+        assert!(panicked.is_err() && answered.await.is_err());
+        assert!(staged.queue.push(queued(&turn, 0).0));
+    }
+}

@@ -168,3 +168,20 @@ impl Staged {
 fn reserve(disk: Disk) -> u64 {
     RESERVE_BYTES.min(disk.total / RESERVE_SHARE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credit_is_spent_once_and_grows_old() {
+        let credit = Credit::default();
+        assert!(!credit.spend(1, 5));
+        credit.grant(10, 5);
+        assert!(credit.spend(7, 6) && !credit.spend(7, 6) && credit.spend(3, 6));
+        credit.grant(10, 7);
+        assert!(!credit.spend(1, 7 + LIMIT_AGE_MS));
+        credit.grant(u64::MAX, 2_000);
+        assert!(!credit.spend(CREDIT_BYTES + 1, 2_000));
+    }
+}

@@ -200,6 +200,9 @@ fn mkdir(s: &mut TcpStream, dir: &[u8], name: &str) {
 }
 
 fn cpu_ticks(pid: &str) -> f64 {
+    if pid.is_empty() {
+        return 0.0;
+    }
     let Ok(s) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
     let f: Vec<&str> = s[s.rfind(')').unwrap() + 2..].split(' ').collect();
     (f[11].parse::<f64>().unwrap() + f[12].parse::<f64>().unwrap()) / 100.0
