@@ -43,7 +43,7 @@ pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};
 pub use ranges::RangeSet;
 pub use staging::{Below, Live, Piece, SoleTurn, Staged, WriteTurn};
-use staging::{MAX_STAGED, Volume};
+use staging::{Credit, MAX_STAGED, Volume};
 
 use crate::index::{Index, ObjectRow, Presence};
 use crate::types::{Clock, Ino, ObjectId, Tick};
@@ -93,6 +93,7 @@ pub struct Content {
     ledger: Arc<Ledger>,
     open: Arc<OpenFiles>,
     limit: Limit,
+    credit: Credit,
     /// Next to be evicted; locked while room is made, so that two who need room do not evict twice.
     candidates: tokio::sync::Mutex<VecDeque<Candidate>>,
     lost: Mutex<Vec<ObjectId>>,
@@ -144,6 +145,7 @@ impl Content {
             ledger,
             open: Arc::new(OpenFiles::new(open_files)),
             limit: Limit { rule: limit, bytes: AtomicU64::new(0), at: AtomicU64::new(0) },
+            credit: Credit::default(),
             candidates: tokio::sync::Mutex::default(),
             lost: Mutex::default(),
             lost_added: Notify::new(),

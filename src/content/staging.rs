@@ -18,13 +18,14 @@
 //!   uncommitted data again, and those bytes are no longer counted as durable until they are written again.
 //! - A dirty byte is never evicted; a WRITE is refused only when the disk itself has no room.
 //!
-//! Lock order: `turn`, `saving`, `gate`, `state`. The gate is held over one pwrite, or one `read`, of which no WRITE
+//! Lock order: `turn`, `saving`, `gate`, `state`; nothing is taken under `queue`. The gate is held over one pwrite, or one `read`, of which no WRITE
 //! may be a part; `state` is held for no disk call, so attributes never wait for the disk.
 
 mod durable;
 mod file;
 mod overlay;
 mod promote;
+mod queue;
 mod room;
 mod state;
 
@@ -42,6 +43,8 @@ use tracing::warn;
 
 pub(super) use durable::Volume;
 use overlay::Overlay;
+use queue::Queue;
+pub(super) use room::Credit;
 use state::State;
 
 use super::{Content, Object, blocking};
@@ -60,6 +63,7 @@ pub struct Staged {
     /// Ticket of its name; zero: durable.
     name: AtomicU64,
     turn: Arc<tokio::sync::RwLock<()>>,
+    queue: Queue,
     closed: AtomicBool,
     /// One fdatasync and one row at a time.
     saving: Arc<tokio::sync::Mutex<()>>,
@@ -213,10 +217,7 @@ impl Content {
         debug_assert!(Arc::ptr_eq(staged, &turn.staged), "the turn is this file's");
         self.room_to_write(data.len() as u64).await?;
         let turn = Arc::new(turn);
-        let write = || {
-            let (turn, data) = (turn.clone(), data.clone());
-            blocking(move || turn.staged.write(offset, &data, at))
-        };
+        let write = || staged.write_queued(turn.clone(), offset, data.clone(), at);
         match write().await {
             Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 self.free(data.len() as u64).await;

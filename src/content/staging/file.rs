@@ -13,6 +13,7 @@ use tracing::error;
 use super::durable::Volume;
 use super::overlay::{Layer, Overlay};
 use super::promote::here_of;
+use super::queue::Queue;
 use super::state::State;
 use super::{Below, Live, Piece, SoleTurn, Staged, WriteTurn};
 use crate::index::{Inode, Node};
@@ -31,6 +32,7 @@ impl Staged {
             promised: overlay.written().end(),
             name: AtomicU64::new(0),
             turn: Arc::default(),
+            queue: Queue::default(),
             closed: AtomicBool::new(false),
             saving: Arc::default(),
             gate: parking_lot::RwLock::new(()),

@@ -97,22 +97,27 @@ impl Merge {
         {
             let file = OpenOptions::new().read(true).write(true).open(object)?;
             copy_all(&staging, &file, self.overlay.written().as_slice())?;
-            return self.finish(&file);
+            return self.finish(&file, true);
         }
         if let Some(base) = &self.base {
             copy_all(base.file(), &staging, &self.wanted)?;
         }
-        self.finish(&staging)?;
+        self.finish(&staging, !self.wanted.is_empty())?;
         disk::link_or_copy(&self.staged.volume.dir.path(self.staged.id), object)
     }
 
-    /// What a truncation or a crash has left in the file between the ranges written goes.
-    fn finish(&self, file: &File) -> io::Result<()> {
-        self.overlay.holes().into_iter().try_for_each(|hole| disk::zero(file, hole))?;
+    /// What a truncation or a crash has left in the file between the ranges written goes. The disk is only waited for when
+    /// something `changed`: what was written is durable, and a sync costs a flush of the disk even so.
+    fn finish(&self, file: &File, mut changed: bool) -> io::Result<()> {
+        for hole in self.overlay.holes() {
+            disk::zero(file, hole)?;
+            changed = true;
+        }
         if file.metadata()?.len() != self.overlay.size() {
             file.set_len(self.overlay.size())?;
+            changed = true;
         }
-        file.sync_data()
+        if changed { file.sync_data() } else { Ok(()) }
     }
 }
 

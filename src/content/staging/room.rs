@@ -3,13 +3,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{error, info, warn};
 
 use super::super::keeper::ROWS;
 use super::super::ranges::RangeSet;
-use super::super::{Content, Disk, blocking};
+use super::super::{Content, Disk, LIMIT_AGE_MS, blocking};
 use super::Staged;
 use crate::index::StagedRow;
 use crate::types::ObjectId;
@@ -18,6 +18,33 @@ use crate::types::ObjectId;
 const RESERVE_BYTES: u64 = 64 << 20;
 /// On a disk so small that 64 MiB are much of it: a hundredth.
 const RESERVE_SHARE: u64 = 100;
+
+/// So much of the room is given to WRITEs without asking again: others may fill the disk meanwhile.
+const CREDIT_SHARE: u64 = 8;
+/// Nor more than the reserve: it is that which is left if others do.
+const CREDIT_BYTES: u64 = RESERVE_BYTES;
+
+/// Room that WRITEs may take without asking the disk, which costs a small one more than its bytes do.
+#[derive(Default)]
+pub(in super::super) struct Credit {
+    bytes: AtomicU64,
+    /// When it was granted, in milliseconds.
+    at: AtomicU64,
+}
+
+impl Credit {
+    /// Takes `bytes` of it, if it has as many and is not too old.
+    fn spend(&self, bytes: u64, now: u64) -> bool {
+        let is_fresh = now.saturating_sub(self.at.load(Ordering::Acquire)) < LIMIT_AGE_MS;
+        let take = |left: u64| left.checked_sub(bytes);
+        is_fresh && self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    }
+
+    fn grant(&self, bytes: u64, now: u64) {
+        self.bytes.store(bytes.min(CREDIT_BYTES), Ordering::Release);
+        self.at.store(now, Ordering::Release);
+    }
+}
 
 impl Content {
     /// Makes sure that the disk has room for a WRITE of `bytes`.
@@ -31,7 +58,14 @@ impl Content {
 
     /// Where nobody tells how much room there is, the OS says when there is none.
     fn has_room(&self, bytes: u64) -> bool {
-        self.disk().map_or(true, |disk| disk.available >= bytes.saturating_add(reserve(disk)))
+        let now = self.clock.now().0;
+        if self.credit.spend(bytes, now) {
+            return true;
+        }
+        let Ok(disk) = self.disk() else { return true };
+        let Some(left) = disk.available.checked_sub(bytes.saturating_add(reserve(disk))) else { return false };
+        self.credit.grant(left / CREDIT_SHARE, now);
+        true
     }
 
     /// Gives back what was cut off, then evicts, for a WRITE of `bytes`; as far as that goes.
@@ -133,4 +167,21 @@ impl Staged {
 
 fn reserve(disk: Disk) -> u64 {
     RESERVE_BYTES.min(disk.total / RESERVE_SHARE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credit_is_spent_once_and_grows_old() {
+        let credit = Credit::default();
+        assert!(!credit.spend(1, 5));
+        credit.grant(10, 5);
+        assert!(credit.spend(7, 6) && !credit.spend(7, 6) && credit.spend(3, 6));
+        credit.grant(10, 7);
+        assert!(!credit.spend(1, 7 + LIMIT_AGE_MS));
+        credit.grant(u64::MAX, 2_000);
+        assert!(!credit.spend(CREDIT_BYTES + 1, 2_000));
+    }
 }

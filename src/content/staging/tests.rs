@@ -22,7 +22,7 @@ impl Rig {
     }
 
     /// A new, empty file.
-    async fn made(&self, name: &str) -> Arc<Staged> {
+    pub(super) async fn made(&self, name: &str) -> Arc<Staged> {
         let id = self.content.new_staging().await.unwrap();
         let ino = self.enter(name, Kind::File, id, 0).await;
         self.content.staged(&self.node(ino)).unwrap()

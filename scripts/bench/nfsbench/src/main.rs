@@ -1,7 +1,9 @@
 //! Raw NFSv3 load generator: no kernel client, no libnfs, so that what it measures is the server.
 //! nfsbench HOST:PORT[:MOUNTPORT] EXPORT OP [key=value ...]
-//! ops: null getattr lookup access read write create open readdirplus fsstat
+//! ops: null getattr lookup access read write create remove rename open readdirplus fsstat prepare
 //! keys: conns=4 depth=16 secs=3 bs=131072 file=NAME size=BYTES random=0|1 pid=SERVERPID n=COUNT dir=NAME stable=0|2
+//! prepare makes n files of size bytes, with commit=1 as a client that closes them: CREATE, WRITE, COMMIT
+//! count=CALLS stops after so many (create, remove and rename: of NAME0, NAME1..); commit=1 ends a write with COMMIT
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -156,6 +158,32 @@ fn create_call(xid: u32, dir: &[u8], name: &[u8]) -> Enc {
     e.u32(0); // atime mtime: don't change
     e
 }
+/// a new file, as open, write and close make it
+fn write_file(s: &mut TcpStream, dir: &[u8], name: &str, data: &[u8], commit: bool) {
+    let mut b = vec![];
+    let fh = create(s, dir, name).unwrap();
+    let mut at = 0;
+    while at < data.len() {
+        let n = (data.len() - at).min(1 << 20);
+        let mut e = Enc::call(9, NFS, 3, 7);
+        e.opaque(&fh);
+        e.u64(at as u64);
+        e.u32(n as u32);
+        e.u32(0);
+        e.opaque(&data[at..at + n]);
+        rpc(s, e, &mut b);
+        assert_eq!(body(&b).u32(), 0);
+        at += n
+    }
+    if commit {
+        let mut e = Enc::call(9, NFS, 3, 21);
+        e.opaque(&fh);
+        e.u64(0);
+        e.u32(0);
+        rpc(s, e, &mut b);
+        assert_eq!(body(&b).u32(), 0);
+    }
+}
 fn mkdir(s: &mut TcpStream, dir: &[u8], name: &str) {
     let mut b = vec![];
     let mut e = Enc::call(9, NFS, 3, 9);
@@ -172,6 +200,9 @@ fn mkdir(s: &mut TcpStream, dir: &[u8], name: &str) {
 }
 
 fn cpu_ticks(pid: &str) -> f64 {
+    if pid.is_empty() {
+        return 0.0;
+    }
     let Ok(s) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
     let f: Vec<&str> = s[s.rfind(')').unwrap() + 2..].split(' ').collect();
     (f[11].parse::<f64>().unwrap() + f[12].parse::<f64>().unwrap()) / 100.0
@@ -244,25 +275,26 @@ fn main() {
             }
         }
         "prepare" => {
-            // n files of size bytes named fNNNNNN
-            let data = vec![7u8; size as usize];
-            for i in 0..nfiles {
-                let fh = create(&mut s, &dir, &format!("f{i:06}")).unwrap();
-                let mut at = 0;
-                while at < size {
-                    let n = (size - at).min(1 << 20);
-                    let mut e = Enc::call(9, NFS, 3, 7);
-                    e.opaque(&fh);
-                    e.u64(at);
-                    e.u32(n as u32);
-                    e.u32(0);
-                    e.opaque(&data[..n as usize]);
-                    rpc(&mut s, e, &mut b);
-                    assert_eq!(body(&b).u32(), 0);
-                    at += n
+            // n files of size bytes named fNNNNNN, over conns connections one call at a time
+            let next = AtomicU64::new(0);
+            let t = Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..conns {
+                    scope.spawn(|| {
+                        let mut s = TcpStream::connect(&addr).unwrap();
+                        s.set_nodelay(true).unwrap();
+                        let data = vec![7u8; size as usize];
+                        loop {
+                            let i = next.fetch_add(1, Ordering::Relaxed);
+                            if i >= nfiles {
+                                break;
+                            }
+                            write_file(&mut s, &dir, &format!("f{i:06}"), &data, num("commit", 0) == 1);
+                        }
+                    });
                 }
-            }
-            println!("prepared {nfiles} files of {size}");
+            });
+            println!("prepared {nfiles} files of {size} secs={:.3}", t.elapsed().as_secs_f64());
             return;
         }
         "readdirplus" => {
@@ -314,12 +346,15 @@ fn main() {
     let stop = Arc::new(AtomicBool::new(false));
     let (ops, bytes, errs) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let next = Arc::new(AtomicU64::new(0));
+    let left = Arc::new(AtomicU64::new(num("count", u64::MAX)));
+    let commit = num("commit", 0) == 1;
     let cpu0 = cpu_ticks(&pid);
     let t0 = Instant::now();
     let hs: Vec<_> = (0..conns)
         .map(|c| {
             let (addr, op, dir, fhs, file) = (addr.clone(), op.clone(), dir.clone(), fhs.clone(), file.clone());
             let (stop, ops, bytes, errs, next) = (stop.clone(), ops.clone(), bytes.clone(), errs.clone(), next.clone());
+            let left = left.clone();
             std::thread::spawn(move || {
                 let mut s = TcpStream::connect(&addr).unwrap();
                 s.set_nodelay(true).unwrap();
@@ -381,6 +416,22 @@ fn main() {
                             *wpos += bs;
                             e.finish()
                         }
+                        "remove" => {
+                            let i = next.fetch_add(1, Ordering::Relaxed);
+                            let mut e = Enc::call(xid, NFS, 3, 12);
+                            e.opaque(&dir);
+                            e.opaque(format!("{file}{i}").as_bytes());
+                            e.finish()
+                        }
+                        "rename" => {
+                            let i = next.fetch_add(1, Ordering::Relaxed);
+                            let mut e = Enc::call(xid, NFS, 3, 14);
+                            e.opaque(&dir);
+                            e.opaque(format!("{file}{i}").as_bytes());
+                            e.opaque(&dir);
+                            e.opaque(format!("{file}-renamed{i}").as_bytes());
+                            e.finish()
+                        }
                         "create" => {
                             let i = next.fetch_add(1, Ordering::Relaxed);
                             create_call(xid, &dir, format!("{file}{i}").as_bytes()).finish()
@@ -423,7 +474,9 @@ fn main() {
                 }
                 loop {
                     while !done_sending && sent.len() < depth {
-                        if stop.load(Ordering::Relaxed) {
+                        if stop.load(Ordering::Relaxed)
+                            || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_err()
+                        {
                             done_sending = true;
                             break;
                         }
@@ -450,11 +503,24 @@ fn main() {
                     ops.fetch_add(1, Ordering::Relaxed);
                     bytes.fetch_add(if op == "write" { bs } else { buf.len() as u64 }, Ordering::Relaxed);
                 }
+                if commit {
+                    let mut e = Enc::call(3, NFS, 3, 21);
+                    e.opaque(&fhs[c]);
+                    e.u64(0);
+                    e.u32(0);
+                    rpc(&mut s, e, &mut buf);
+                    if body(&buf).u32() != 0 {
+                        errs.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 lat
             })
         })
         .collect();
-    std::thread::sleep(Duration::from_secs(secs));
+    let deadline = t0 + Duration::from_secs(secs);
+    while Instant::now() < deadline && hs.iter().any(|h| !h.is_finished()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     stop.store(true, Ordering::Relaxed);
     let mut lat: Vec<u32> = vec![];
     for h in hs {
