@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod content;
 pub mod fs;
+pub mod fsck;
 pub mod index;
 pub mod nfs;
 pub mod positioned;

@@ -111,6 +111,7 @@ impl Server {
             content: content.clone(),
             revalidator: revalidator.clone(),
             writeback: None,
+            store: connected.writes,
             config: config.clone(),
             requests: counters,
             calls: stats.clone(),
