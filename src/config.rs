@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::content::CacheLimit;
 use crate::fs::Squash;
 use crate::index::Defaults;
+use crate::writeback;
 
 /// Loopback only, because NFS trusts whoever connects; 2049 is the port a mount asks for by default.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 2049);
@@ -35,6 +36,16 @@ pub const S3_CONCURRENCY: u32 = 64;
 pub const MAX_CONNECTIONS: usize = 512;
 /// 8 s: below the 10 s after which `docker stop` kills.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
+/// 1 s: an editor has written its file by then, and others see the change as soon as a check of theirs would.
+pub const UPLOAD_DELAY: Duration = Duration::from_secs(1);
+/// 30 s: a log that never is quiet goes up twice a minute.
+pub const LONGEST_UPLOAD_DELAY: Duration = Duration::from_secs(30);
+/// 16: a fourth of `--s3-concurrency`, so that uploads leave room for what clients wait for.
+pub const UPLOADS: usize = 16;
+/// 16 MiB: a PUT of that length is over in a second; what is longer gains from parts in parallel.
+pub const MULTIPART_BYTES: u64 = 16 << 20;
+/// 8 MiB: above S3's least 5 MiB, and few enough bytes to be sent again after a failure.
+pub const PART_BYTES: u64 = 8 << 20;
 /// Readable for everybody, as a web server under another user needs it.
 pub const FILE_MODE: u32 = 0o644;
 /// Searchable for everybody, likewise.
@@ -132,4 +143,18 @@ pub struct Config {
     pub max_connections: usize,
     /// `--shutdown-timeout`.
     pub shutdown_timeout: Duration,
+    /// `--upload-delay --uploads --exclude --on-conflict --host`.
+    pub writeback: writeback::Settings,
+    /// `--durability`.
+    pub durability: Durability,
+}
+
+/// When COMMIT is answered (D5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Durability {
+    /// When the bytes are on the local disk.
+    #[default]
+    Local,
+    /// When they are in S3.
+    S3,
 }

@@ -7,12 +7,14 @@
 //! rpc/ -> nfs/ -> fs/ -> index/, content/
 //!                  |  (a cold read awaits a fetch)
 //!              revalidate/ -> store/ -> S3
+//!              writeback/  -> store/ -> S3   (behind the answer: drains the journal)
 //! ```
 
 pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod content;
+pub mod crash;
 pub mod fs;
 pub mod fsck;
 pub mod index;

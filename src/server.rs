@@ -1,5 +1,5 @@
 //! A whole server: builds the rooms in order, owns their tasks, and stops them in the order that loses
-//! nothing: no new calls, calls in flight end, checks and fetches end, bytes are synced, the index closes.
+//! nothing: no new calls, calls in flight end, uploads end, checks and fetches end, bytes are synced, the index closes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::config::{Config, StaleLimit};
+use crate::config::{Config, Durability, StaleLimit};
 use crate::content::{CacheDir, Content};
 use crate::fs::{self, Fs, HandleKey};
 use crate::index::{Index, IndexOptions};
@@ -22,6 +22,7 @@ use crate::revalidate::{Revalidator, Settings};
 use crate::rpc;
 use crate::store;
 use crate::types::Clock;
+use crate::writeback::{Rooms, Writeback};
 
 /// 256 Ki inodes of some 300 bytes: what a busy tree touches, at a fifth of the memory of a million objects.
 const CACHED_INODES: usize = 256 << 10;
@@ -51,12 +52,16 @@ pub struct Server {
     fs: Fs,
     index: Arc<Index>,
     revalidator: Arc<Revalidator>,
+    writeback: Arc<Writeback>,
     shutdown_timeout: Duration,
     /// Stops accepting calls; those in flight end.
     stop_calls: CancellationToken,
+    /// Stops the uploads, which still need what runs behind the answers.
+    stop_uploads: CancellationToken,
     /// Stops what runs behind the answers.
     stop_background: CancellationToken,
     calls: Vec<JoinHandle<()>>,
+    uploads: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
     /// Held to the end: one server a directory.
     _dir: CacheDir,
@@ -102,7 +107,17 @@ impl Server {
         let (fsid, _) = identity.uuid.split_first_chunk::<8>().expect("a uuid has 16 bytes");
         let handles = HandleKey::new(identity.handle_key, u64::from_be_bytes(*fsid));
         let fs_settings = fs::Settings { read_only: config.read_only, squash: config.squash };
-        let fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles, fs_settings, clock.clone());
+        let rooms = Rooms {
+            index: index.clone(),
+            content: content.clone(),
+            revalidator: revalidator.clone(),
+            store: connected.writes.clone(),
+        };
+        let writeback = Writeback::new(rooms, config.writeback.clone(), clock.clone());
+        let mut fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles, fs_settings, clock.clone());
+        if config.durability == Durability::S3 && !config.read_only {
+            fs = fs.committing_to_s3(writeback.clone(), config.deadline);
+        }
 
         let stats = Arc::new(rpc::Stats::default());
         let config = Arc::new(config);
@@ -110,8 +125,8 @@ impl Server {
             index: index.clone(),
             content: content.clone(),
             revalidator: revalidator.clone(),
-            writeback: None,
             store: connected.writes,
+            writeback: (!config.read_only).then(|| writeback.clone()),
             config: config.clone(),
             requests: counters,
             calls: stats.clone(),
@@ -120,6 +135,11 @@ impl Server {
         };
 
         let (stop_calls, stop_background) = (CancellationToken::new(), CancellationToken::new());
+        let stop_uploads = CancellationToken::new();
+        let uploads = match config.read_only {
+            true => Vec::new(),
+            false => vec![tokio::spawn(writeback.clone().run(stop_uploads.clone()))],
+        };
         let mut background = vec![
             tokio::spawn(content.run(stop_background.clone())),
             tokio::spawn(revalidator.clone().run(stop_background.clone())),
@@ -140,10 +160,13 @@ impl Server {
             fs,
             index,
             revalidator,
+            writeback,
             shutdown_timeout: config.shutdown_timeout,
             stop_calls,
+            stop_uploads,
             stop_background,
             calls,
+            uploads,
             background,
             _dir: dir,
         })
@@ -170,11 +193,18 @@ impl Server {
         &self.revalidator
     }
 
+    /// What brings changes to S3.
+    pub fn writeback(&self) -> &Arc<Writeback> {
+        &self.writeback
+    }
+
     /// Stops: calls in flight end first, then what runs behind them, within the shutdown timeout in all.
     pub async fn stop(self) {
         let all = async {
             self.stop_calls.cancel();
             join(self.calls).await;
+            self.stop_uploads.cancel();
+            join(self.uploads).await;
             self.stop_background.cancel();
             join(self.background).await;
             self.index.close().await;

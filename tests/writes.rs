@@ -548,3 +548,17 @@ async fn changes_go_on_while_s3_is_down() {
     world.s3.faults().set_down(false);
     assert_eq!(client.read("sub/moved").await.unwrap(), b"bytes");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_waits_for_s3_where_that_is_asked_for() {
+    // D5
+    let world = World::with(&["--lazy", "--durability", "s3", "--deadline", "200ms"]).await;
+    let mut client = world.client().await;
+    let saved = client.save("kept", b"in S3 by now").await.unwrap();
+    assert_eq!(world.bucket.get("kept").unwrap().bytes, "in S3 by now");
+
+    world.s3.faults().set_down(true);
+    client.write_at(&saved.handle, 0, b"IN", stable_how::UNSTABLE).await.unwrap();
+    assert_eq!(client.commit(&saved.handle).await.unwrap_err(), NFS3ERR_JUKEBOX);
+    assert_eq!(client.read("kept").await.unwrap(), b"IN S3 by now", "it is safe here");
+}

@@ -10,6 +10,8 @@ use crate::config::{self, Config, Encryption, NewObjects, S3Config, StaleLimit};
 use crate::content::CacheLimit;
 use crate::fs::Squash;
 use crate::index::Defaults;
+use crate::store::conditions::Conditions;
+use crate::writeback::{self, Exclude};
 
 /// Why flags, each well written, make no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +51,9 @@ pub enum ConfigError {
     /// KMS asked for by nobody in particular.
     #[error("--sse {0} needs signed requests, so it cannot go with --no-sign-request")]
     AnonymousKms(String),
+    /// `--exclude` is no glob.
+    #[error("--exclude {0}")]
+    Exclude(String),
     /// `--log` is no filter.
     #[error("--log: {0}; write a level, as in debug, or one for each module, as in warn,fasts3::revalidate=debug")]
     Log(String),
@@ -85,6 +90,8 @@ impl TryFrom<ServeArgs> for Config {
                 file_mode: args.file_mode,
                 dir_mode: args.dir_mode,
             },
+            writeback: writeback(&args)?,
+            durability: args.durability,
             listen: args.listen,
             admin,
             export: args.export.clone(),
@@ -152,6 +159,32 @@ fn squash(args: &ServeArgs) -> Result<Squash, ConfigError> {
         SquashArg::Root => Ok(Squash::Root(uid, gid)),
         SquashArg::All => Ok(Squash::All(uid, gid)),
     }
+}
+
+fn writeback(args: &ServeArgs) -> Result<writeback::Settings, ConfigError> {
+    let globs: Vec<String> = args.exclude.iter().filter(|glob| !glob.is_empty()).cloned().collect();
+    Ok(writeback::Settings {
+        upload_delay: within("--upload-delay", args.upload_delay, Duration::ZERO..=DAY, "a day or less")?,
+        longest_delay: config::LONGEST_UPLOAD_DELAY.max(args.upload_delay),
+        uploads: within("--uploads", args.uploads, 1..=1_024, "from 1 to 1,024")?,
+        multipart_threshold: config::MULTIPART_BYTES,
+        part_bytes: config::PART_BYTES,
+        on_conflict: args.on_conflict,
+        exclude: Exclude::new(&globs).map_err(ConfigError::Exclude)?,
+        host: args.host.clone().unwrap_or_else(host),
+        // S3 itself honours all; of another server it is found out
+        conditions: args.endpoint_url.is_none().then(Conditions::all),
+    })
+}
+
+/// The host's name, as far as somebody tells.
+fn host() -> String {
+    #[cfg(unix)]
+    let told = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    let told = std::env::var("COMPUTERNAME").unwrap_or_default();
+    let first = told.split('.').next().unwrap_or_default();
+    if first.is_empty() { "host".to_owned() } else { first.to_owned() }
 }
 
 fn admin(args: &ServeArgs) -> Result<Option<std::net::SocketAddr>, ConfigError> {

@@ -12,8 +12,9 @@ use tracing::{info, warn};
 use super::signals::Signals;
 use super::values::{self, AdminAddress, BucketUrl};
 use super::{output, progress};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Durability};
 use crate::server::Server;
+use crate::writeback::{self, OnConflict};
 
 /// Flags of `serve`. What each may be is checked by `Config::try_from`.
 #[derive(Debug, Args)]
@@ -156,6 +157,36 @@ pub struct ServeArgs {
     /// With `--sse aws:kms` or `aws:kms:dsse`: id, alias or ARN of the key [default: the account's key for S3]
     #[arg(long, env = "FASTS3_SSE_KMS_KEY_ID", value_name = "KEY", help_heading = "New objects")]
     pub sse_kms_key_id: Option<String>,
+
+    /// How long a file must be quiet before it is uploaded
+    #[arg(long, env = "FASTS3_UPLOAD_DELAY", value_name = "TIME", value_parser = values::duration,
+          default_value = "1s", help_heading = "Uploads")]
+    pub upload_delay: Duration,
+
+    /// Most objects uploaded at once
+    #[arg(long, env = "FASTS3_UPLOADS", value_name = "N", default_value_t = config::UPLOADS, help_heading = "Uploads")]
+    pub uploads: usize,
+
+    /// Files with such names stay here and are not uploaded; give it several times, or separate by commas. An empty one
+    /// uploads all
+    #[arg(long, env = "FASTS3_EXCLUDE", value_name = "GLOB", value_delimiter = ',',
+          default_values_t = writeback::DEFAULT_EXCLUDES.map(String::from), help_heading = "Uploads")]
+    pub exclude: Vec<String>,
+
+    /// When a file was changed here and in S3: keep both, the one of here beside the other under a name that says so, or
+    /// let one of them win
+    #[arg(long, env = "FASTS3_ON_CONFLICT", value_name = "WHAT", value_enum, default_value_t = OnConflict::KeepBoth,
+          help_heading = "Uploads")]
+    pub on_conflict: OnConflict,
+
+    /// What COMMIT (fsync) waits for: the local disk, or S3
+    #[arg(long, env = "FASTS3_DURABILITY", value_name = "local|s3", value_enum, default_value_t = Durability::Local,
+          help_heading = "Uploads")]
+    pub durability: Durability,
+
+    /// What stands for this server in the names of conflicting copies [default: the host's name]
+    #[arg(long, env = "FASTS3_HOST", value_name = "NAME", help_heading = "Uploads")]
+    pub host: Option<String>,
 
     /// Owner of objects whose metadata names none [default: who runs the server]
     #[arg(long, env = "FASTS3_UID", value_name = "ID", help_heading = "Attributes")]

@@ -34,6 +34,7 @@ mod vfs;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nfsserve::nfs::nfsstat3;
@@ -45,6 +46,7 @@ use crate::content::Content;
 use crate::index::{Index, Kind, Node};
 use crate::revalidate::Revalidator;
 use crate::types::{Clock, Ino};
+use crate::writeback::Writeback;
 use ext::{Answer, Failure};
 
 /// The file system. Cheap to clone.
@@ -56,6 +58,8 @@ pub struct Fs {
     handles: HandleKey,
     settings: Settings,
     clock: Clock,
+    /// With `--durability s3`: what a COMMIT waits for, and how long at most before the client is to ask again.
+    uploads: Option<(Arc<Writeback>, Duration)>,
 }
 
 /// How often a change begins again because an upload ended, or began, under it; each time is one that did.
@@ -80,7 +84,12 @@ impl Fs {
         settings: Settings,
         clock: Clock,
     ) -> Fs {
-        Fs { index, content, revalidator, handles, settings, clock }
+        Fs { index, content, revalidator, handles, settings, clock, uploads: None }
+    }
+
+    /// The same, whose COMMIT waits until S3 has the file (D5), up to `deadline`: then the client asks again.
+    pub fn committing_to_s3(self, writeback: Arc<Writeback>, deadline: Duration) -> Fs {
+        Fs { uploads: Some((writeback, deadline)), ..self }
     }
 
     /// The node of a fileid; STALE when it is gone.

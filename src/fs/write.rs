@@ -12,6 +12,7 @@ use super::{ATTEMPTS, Fs, error, now, permission};
 use crate::content::Live;
 use crate::index::{Edit, Inode, Kind, NewAttributes, Node};
 use crate::rpc::Credentials;
+use crate::types::Ino;
 
 /// Largest WRITE, in bytes.
 pub(super) const WRITE_MAX: u32 = 1 << 20;
@@ -128,13 +129,29 @@ impl Fs {
         }
         // What this process wrote is open; what another one wrote and did not commit is gone, as the verifier tells.
         let open = self.content.staged_if_open(node.ino).filter(|staged| node.staged == Some(staged.id()));
-        let Some(staged) = open else { return Answer::Now(Ok(before)) };
+        if open.is_none() && self.uploads.is_none() {
+            return Answer::Now(Ok(before));
+        }
         let fs = self.clone();
         Answer::Later(Box::pin(async move {
-            fs.content.sync(&staged).await.map_err(|e| fs.refused(error::of_io(e), id))?;
+            if let Some(staged) = open {
+                fs.content.sync(&staged).await.map_err(|e| fs.refused(error::of_io(e), id))?;
+            }
+            fs.uploaded(Ino(id)).await.map_err(|status| fs.refused(status, id))?;
             let after = fs.node(id).ok().map(|node| fs.attributes(&node));
             Ok(Wcc { before: before.before, after })
         }))
+    }
+
+    /// With `--durability s3`: waits until S3 has the file. JUKEBOX past the deadline, so that nothing hangs; IO when it cannot
+    /// be uploaded, and the log says why.
+    async fn uploaded(&self, ino: Ino) -> Result<(), nfsstat3> {
+        let Some((writeback, deadline)) = &self.uploads else { return Ok(()) };
+        match tokio::time::timeout(*deadline, writeback.synced(Some(ino))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_failures)) => Err(nfsstat3::NFS3ERR_IO),
+            Err(_elapsed) => Err(nfsstat3::NFS3ERR_JUKEBOX),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! POSIX attributes out of an object's user metadata (N2): what AWS's tools, s3fs, rclone and gsutil write.
+//! POSIX attributes in an object's user metadata (N2): what AWS's tools, s3fs, rclone and gsutil write is read,
+//! and what AWS's tools write is written.
 //!
 //! | | AWS | s3fs, rclone | gsutil |
 //! |---|---|---|---|
@@ -7,11 +8,12 @@
 //! | times | `file-mtime`, `-atime`: `"<n>ns"`, or milliseconds | `mtime`, `atime`, `ctime`: seconds with a fraction | `goog-reserved-file-mtime`, `-atime`: seconds |
 //!
 //! The first of a row that can be read counts. A value that makes no sense is as good as none; it never
-//! spoils the others. `x_$folder$` objects of Hadoop and old s3fs stay what they are to S3: empty files.
+//! spoils the others. On writing, the other columns are brought up to date where they were, so that no two
+//! contradict. `x_$folder$` objects of Hadoop and old s3fs stay what they are to S3: empty files.
 
 use std::collections::BTreeMap;
 
-use super::model::Kind;
+use super::model::{Inode, Kind};
 use crate::types::Time;
 
 /// What the metadata says; `None` where it does not.
@@ -51,6 +53,61 @@ pub(super) fn parse(user: &BTreeMap<String, String>) -> Attributes {
             .or_else(|| time("goog-reserved-file-atime")),
         ctime: time("ctime"),
     }
+}
+
+/// Writes the attributes of `inode` into `user`. What `user` tells and the index does not know yet is kept:
+/// an object that was only ever listed has the defaults here.
+pub(crate) fn tell(user: &mut BTreeMap<String, String>, inode: &Inode) {
+    let told = if inode.attributes_known { Attributes::default() } else { parse(user) };
+    let mode = type_bits(told.kind.unwrap_or(inode.kind)) | told.mode.unwrap_or(inode.mode & 0o7777);
+    let (uid, gid) = (told.uid.unwrap_or(inode.uid), told.gid.unwrap_or(inode.gid));
+    let (mtime, atime) = (told.mtime.unwrap_or(inode.mtime), told.atime.unwrap_or(inode.atime));
+
+    let ours = [
+        ("file-permissions", format!("{mode:07o}")),
+        ("file-owner", uid.to_string()),
+        ("file-group", gid.to_string()),
+        ("file-mtime", format!("{}ns", mtime.0)),
+        ("file-atime", format!("{}ns", atime.0)),
+    ];
+    user.extend(ours.map(|(name, value)| (name.to_owned(), value)));
+    let is_rclone = |value: &str| value.trim().parse::<u32>().is_ok_and(|mode| mode > 0o177_777);
+    let others = [
+        ("mode", if user.get("mode").is_some_and(|v| is_rclone(v)) { format!("{mode:o}") } else { mode.to_string() }),
+        ("uid", uid.to_string()),
+        ("gid", gid.to_string()),
+        ("mtime", fraction(mtime)),
+        ("atime", fraction(atime)),
+        ("ctime", fraction(inode.ctime)),
+        ("goog-reserved-posix-mode", format!("{:o}", mode & 0o7777)),
+        ("goog-reserved-posix-uid", uid.to_string()),
+        ("goog-reserved-posix-gid", gid.to_string()),
+        ("goog-reserved-file-mtime", mtime.seconds().to_string()),
+        ("goog-reserved-file-atime", atime.seconds().to_string()),
+    ];
+    for (name, value) in others {
+        user.entry(name.to_owned()).and_modify(|old| *old = value);
+    }
+}
+
+/// The type in a `st_mode`.
+fn type_bits(kind: Kind) -> u32 {
+    match kind {
+        Kind::Fifo => 0o010_000,
+        Kind::CharDevice => 0o020_000,
+        Kind::Dir => 0o040_000,
+        Kind::BlockDevice => 0o060_000,
+        Kind::File => 0o100_000,
+        Kind::Symlink => 0o120_000,
+        Kind::Socket => 0o140_000,
+    }
+}
+
+/// The inverse of `seconds`.
+fn fraction(time: Time) -> String {
+    let sign = if time.0 < 0 { "-" } else { "" };
+    let nanos = time.0.unsigned_abs();
+    format!("{sign}{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
 }
 
 /// Splits a `st_mode`; `None` for a type that does not exist. Type 0 is "not said".
@@ -141,6 +198,74 @@ mod tests {
     fn gsutil_metadata_is_read() {
         let got = attributes(&[("goog-reserved-posix-mode", "644"), ("goog-reserved-file-mtime", "7")]);
         assert_eq!((got.mode, got.mtime), (Some(0o644), Some(Time(7_000_000_000))));
+    }
+
+    fn inode() -> Inode {
+        Inode {
+            ino: crate::types::Ino(7),
+            parent: crate::types::Ino::ROOT,
+            component: crate::types::Component::from_bytes(b"f").unwrap(),
+            kind: Kind::File,
+            mode: 0o640,
+            uid: 5,
+            gid: 6,
+            rdev: (0, 0),
+            size: 3,
+            atime: Time(2_000_000_001),
+            mtime: Time(-1_500_000_000),
+            ctime: Time(9),
+            remote: None,
+            attributes_known: true,
+            local: None,
+            listed: true,
+            staged: None,
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for kind in [Kind::File, Kind::Dir, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::CharDevice] {
+            let mut user = BTreeMap::from([("colour".to_owned(), "blue".to_owned())]);
+            let inode = Inode { kind, ..inode() };
+            tell(&mut user, &inode);
+            let got = parse(&user);
+            assert_eq!((got.kind, got.mode, got.uid, got.gid), (Some(kind), Some(0o640), Some(5), Some(6)));
+            assert_eq!((got.mtime, got.atime), (Some(inode.mtime), Some(inode.atime)));
+            assert_eq!((user.len(), user["colour"].as_str()), (6, "blue"));
+        }
+        let mut user = BTreeMap::new();
+        tell(&mut user, &inode());
+        assert_eq!(user["file-permissions"], "0100640");
+        assert_eq!(user["file-mtime"], "-1500000000ns");
+    }
+
+    #[test]
+    fn metadata_of_other_tools_is_brought_up_to_date_where_it_was() {
+        let fields = [("mode", "33188"), ("uid", "0"), ("mtime", "1"), ("goog-reserved-posix-mode", "644")];
+        let mut user: BTreeMap<_, _> = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        tell(&mut user, &inode());
+        for (name, value) in
+            [("mode", "33184"), ("uid", "5"), ("mtime", "-1.500000000"), ("goog-reserved-posix-mode", "640")]
+        {
+            assert_eq!(user[name], value, "{name}");
+        }
+        assert!(!user.contains_key("gid"));
+        user.retain(|name, _| !name.starts_with("file-"));
+        let got = parse(&user);
+        assert_eq!((got.mode, got.mtime), (Some(0o640), Some(Time(-1_500_000_000))));
+        let mut rclone = BTreeMap::from([("mode".to_owned(), "100664".to_owned())]);
+        tell(&mut rclone, &inode());
+        assert_eq!(rclone["mode"], "100640");
+    }
+
+    #[test]
+    fn what_was_never_asked_for_is_not_overwritten_with_defaults() {
+        let fields = [("uid", "77"), ("file-mtime", "5ns")];
+        let mut user: BTreeMap<_, _> = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        tell(&mut user, &Inode { attributes_known: false, ..inode() });
+        let got = parse(&user);
+        assert_eq!((got.uid, got.gid, got.mode, got.mtime), (Some(77), Some(6), Some(0o640), Some(Time(5))));
     }
 
     #[test]

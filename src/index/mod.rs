@@ -56,6 +56,7 @@ pub use conflict::Conflict;
 pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
 pub use expand::Expanded;
 pub use holder::Holder;
+pub(crate) use metadata::tell as tell_attributes;
 pub use model::*;
 pub use settle::{Outcome, Settled};
 pub use sweep::Sweep;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
+
 /// Monotonic time since the clock was made, in milliseconds, from 1 up: 0 is free to mean "never".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u64);
@@ -57,7 +59,12 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System(Instant),
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Manual>),
+}
+
+struct Manual {
+    ms: AtomicU64,
+    moved: Notify,
 }
 
 impl Clock {
@@ -68,7 +75,7 @@ impl Clock {
 
     /// A clock that stands still until `advance` moves it; for tests.
     pub fn manual() -> Clock {
-        Clock(Source::Manual(Arc::new(AtomicU64::new(1))))
+        Clock(Source::Manual(Arc::new(Manual { ms: AtomicU64::new(1), moved: Notify::new() })))
     }
 
     /// Moves a manual clock forward.
@@ -76,15 +83,32 @@ impl Clock {
     /// # Panics
     /// On the system's clock, which nobody can move.
     pub fn advance(&self, by: Duration) {
-        let Source::Manual(ms) = &self.0 else { panic!("only a manual clock can be moved") };
-        ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        let Source::Manual(manual) = &self.0 else { panic!("only a manual clock can be moved") };
+        manual.ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        manual.moved.notify_waiters();
     }
 
     /// Monotonic now.
     pub fn now(&self) -> Tick {
         match &self.0 {
             Source::System(start) => Tick(start.elapsed().as_millis() as u64 + 1),
-            Source::Manual(ms) => Tick(ms.load(Ordering::SeqCst)),
+            Source::Manual(manual) => Tick(manual.ms.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Waits until it is `tick`: of a manual clock, until somebody moves it there.
+    pub async fn reached(&self, tick: Tick) {
+        loop {
+            let Source::Manual(manual) = &self.0 else {
+                return tokio::time::sleep(tick.since(self.now())).await;
+            };
+            let moved = manual.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if self.now() >= tick {
+                return;
+            }
+            moved.await;
         }
     }
 
@@ -93,7 +117,9 @@ impl Clock {
     pub fn wall(&self) -> Time {
         match &self.0 {
             Source::System(_) => SystemTime::now().into(),
-            Source::Manual(ms) => Time(1_767_225_600_000_000_000 + ms.load(Ordering::SeqCst) as i64 * 1_000_000),
+            Source::Manual(manual) => {
+                Time(1_767_225_600_000_000_000 + manual.ms.load(Ordering::SeqCst) as i64 * 1_000_000)
+            }
         }
     }
 }
@@ -118,6 +144,22 @@ mod tests {
         assert_eq!(clock.now().since(tick), Duration::from_millis(1500));
         assert_eq!(clock.wall().0 - wall.0, 1_500_000_000);
         assert_eq!(tick.since(clock.now()), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_tick_is_woken_when_the_clock_is_moved_there() {
+        let clock = Clock::manual();
+        let due = Tick(clock.now().0 + 1_000);
+        let waiting = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.reached(due).await }
+        });
+        tokio::task::yield_now().await;
+        clock.advance(Duration::from_millis(999));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        clock.advance(Duration::from_millis(1));
+        waiting.await.expect("it ended");
     }
 
     #[test]

@@ -7,20 +7,59 @@
 //!   `If-None-Match`). What S3 has instead is kept, and so is what is here (D4).
 //! - One task an inode at a time, and one a key.
 //! - A failure is retried for ever, later and later; it never goes by in silence.
+//!
+//! `drain` takes from the `queue` what is due and gives it to `task`, which does what the `plan` says: `put` and
+//! `multipart` upload, `moves` copies, `remove` deletes, `conflict` judges what S3 refused. `sync` waits and reports.
 
+mod backoff;
+mod conflict;
+mod drain;
+mod exclude;
+mod headers;
+mod moves;
+mod multipart;
+mod plan;
+mod put;
+mod queue;
+mod remove;
+mod sent;
+mod sync;
+mod task;
+#[cfg(test)]
+mod tests;
+mod trouble;
+
+use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use exclude::{DEFAULT_EXCLUDES, Exclude};
+pub use sync::Counts;
+
 use crate::content::Content;
-use crate::index::Index;
+use crate::index::{Index, Work};
 use crate::revalidate::Revalidator;
-use crate::store::WriteStore;
-use crate::types::{Clock, Ino};
+use crate::store::conditions::{self, Conditions};
+use crate::store::{self, WriteStore};
+use crate::types::{Clock, Ino, Key, Tick};
+use backoff::Outage;
+use queue::Queue;
+use sent::{Digests, Sent};
+use sync::{Counters, Waiter};
+use trouble::Trouble;
+
+/// 64 MiB of bodies in memory at once, however many uploads there are.
+const BODY_BYTES: usize = 64 << 20;
+/// What `memory` counts in: a semaphore's permits are 32 bits.
+const BODY_UNIT: u64 = 1 << 10;
 
 /// What to do when both sides changed (D4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnConflict {
     /// S3's version keeps the name, the local one gets another beside it.
     #[default]
@@ -50,11 +89,9 @@ pub struct Settings {
     pub exclude: Exclude,
     /// What stands in the names of conflicting copies.
     pub host: String,
+    /// Which conditions on writes the store honours; `None`: it is asked before the first write.
+    pub conditions: Option<Conditions>,
 }
-
-/// Names that are not uploaded.
-#[derive(Clone, Debug, Default)]
-pub struct Exclude {}
 
 /// Why something is not in S3 yet.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -82,10 +119,6 @@ pub struct Progress {
     pub moving: u64,
 }
 
-/// The drain of the journal.
-#[derive(Debug)]
-pub struct Writeback {}
-
 /// The rooms it works with.
 #[derive(Clone)]
 pub struct Rooms {
@@ -99,45 +132,134 @@ pub struct Rooms {
     pub store: Arc<dyn WriteStore>,
 }
 
-impl Writeback {
-    /// Puts it together; `run` starts it.
-    pub fn new(rooms: Rooms, settings: Settings, clock: Clock) -> Arc<Writeback> {
-        let _ = (rooms, settings, clock);
-        todo!()
-    }
+/// The drain of the journal.
+pub struct Writeback {
+    rooms: Rooms,
+    settings: Settings,
+    clock: Clock,
+    /// The store, with a HEAD before each write whose condition it would ignore.
+    writes: OnceCell<Arc<dyn WriteStore>>,
+    state: Mutex<State>,
+    /// Something in `state` is not as it was: for the drain.
+    poked: Notify,
+    /// A row was settled or failed: for whoever waits in `synced`.
+    advanced: Notify,
+    /// Room for bodies in memory.
+    memory: Semaphore,
+    /// Whether entity tags are digests.
+    digests: Digests,
+    counters: Counters,
+    stopping: CancellationToken,
+}
 
-    /// The owner task. On `stop`, uploads that are nearly done end, the others are left to the next start.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        stop.cancelled().await;
-    }
+/// What the drain, its tasks and those who wait share. Never locked across anything that waits.
+struct State {
+    queue: Queue,
+    outage: Outage,
+    /// Why nobody answered, for a person.
+    silence: Option<Failure>,
+    /// Keys that are being written, and by whose task.
+    keys: HashMap<Key, Work>,
+    /// Writes of which nobody knows whether they were done.
+    unsure: HashMap<Ino, Vec<Sent>>,
+    waiters: Vec<Waiter>,
+    waiter_numbers: u64,
+}
 
-    /// Waits until S3 has every change made before the call: of `under` and what is below it, or of everything (D5).
-    /// Uploads what is waiting for quiet at once.
-    /// # Errors
-    /// What cannot be brought to S3, and why, as soon as nothing else is left to wait for.
-    pub async fn synced(&self, under: Option<Ino>) -> Result<(), Vec<Failure>> {
-        let _ = under;
-        todo!()
-    }
-
-    /// What is still to be done.
-    pub fn progress(&self) -> Progress {
-        todo!()
+impl std::fmt::Debug for Writeback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writeback").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
-impl Exclude {
-    /// From globs, each matched against the last component of a path.
-    /// # Errors
-    /// What is wrong with one of them.
-    pub fn new(globs: &[String]) -> Result<Exclude, String> {
-        let _ = globs;
-        todo!()
+impl Writeback {
+    /// Puts it together; `run` starts it.
+    pub fn new(rooms: Rooms, settings: Settings, clock: Clock) -> Arc<Writeback> {
+        let state = State {
+            queue: Queue::new(settings.upload_delay, settings.longest_delay),
+            outage: Outage::default(),
+            silence: None,
+            keys: HashMap::new(),
+            unsure: HashMap::new(),
+            waiters: Vec::new(),
+            waiter_numbers: 0,
+        };
+        Arc::new(Writeback {
+            rooms,
+            settings,
+            clock,
+            writes: OnceCell::new(),
+            state: Mutex::new(state),
+            poked: Notify::new(),
+            advanced: Notify::new(),
+            memory: Semaphore::new(BODY_BYTES / BODY_UNIT as usize),
+            digests: Digests::default(),
+            counters: Counters::default(),
+            stopping: CancellationToken::new(),
+        })
     }
 
-    /// Whether a file of that name stays here.
-    pub fn matches(&self, name: &[u8]) -> bool {
-        let _ = name;
-        todo!()
+    /// Runs one request: notes when it was sent and answered, and that S3 answers.
+    async fn ask<T>(&self, request: impl Future<Output = Result<T, store::Error>>) -> Asked<T> {
+        let sent = self.clock.now();
+        let answer = request.await;
+        let answered = self.clock.now();
+        if !matches!(answer, Err(store::Error::Unavailable { .. })) {
+            self.answered(answered);
+        }
+        Asked { answer, at: Stamps { sent, answered } }
     }
+
+    /// The store to write to. Before the first write it is found out which conditions it honours.
+    async fn writes(&self) -> Result<&Arc<dyn WriteStore>, Trouble> {
+        let store = &self.rooms.store;
+        let find_out = async {
+            let found = match self.settings.conditions {
+                Some(conditions) => return Ok(conditions::careful(store.clone(), conditions)),
+                None => conditions::probe(&**store, &conditions::probe_key()).await,
+            };
+            let conditions = match found {
+                Ok(conditions) => conditions,
+                Err(error @ store::Error::Unavailable { .. }) => return Err(Trouble::from(error)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot find out which conditions on writes S3 honours: asking before each");
+                    Conditions::none()
+                }
+            };
+            if conditions != Conditions::all() {
+                tracing::warn!("{conditions}");
+            }
+            Ok(conditions::careful(store.clone(), conditions))
+        };
+        self.writes.get_or_try_init(|| find_out).await
+    }
+
+    /// S3 answered, whatever it said.
+    fn answered(&self, now: Tick) {
+        let mut state = self.state.lock();
+        if state.outage.answered() {
+            state.silence = None;
+            state.queue.answered_again(now);
+            tracing::info!("S3 answers again: uploads go on");
+            self.poked.notify_one();
+        }
+    }
+
+    /// Whether the file of that node stays here.
+    fn is_excluded(&self, node: &crate::index::Inode) -> bool {
+        node.kind != crate::index::Kind::Dir && self.settings.exclude.matches(node.component.text().as_bytes())
+    }
+}
+
+/// When a request was sent and answered.
+#[derive(Clone, Copy, Debug)]
+struct Stamps {
+    sent: Tick,
+    answered: Tick,
+}
+
+/// A request's answer and when it came.
+struct Asked<T> {
+    answer: Result<T, store::Error>,
+    at: Stamps,
 }

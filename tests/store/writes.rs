@@ -389,3 +389,12 @@ async fn a_copy_without_tags_of_its_own_keeps_those_of_the_source() {
     store.copy(source, &key("k"), Some(&plain()), PutIf::Any).await.unwrap();
     assert_eq!(bucket.get("k").unwrap().headers["x-amz-tagging"], "a=1");
 }
+
+#[tokio::test]
+async fn what_a_probe_leaves_for_a_moment_is_not_listed() {
+    let (_server, bucket, store) = given().await;
+    bucket.put(&fasts3::store::conditions::probe_key(), "", &[]);
+    bucket.put(".fasts3", "", &[]);
+    let listed = store.list(&ListRequest::default()).await.unwrap();
+    assert_eq!(listed.objects.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), [".fasts3"]);
+}

@@ -114,6 +114,11 @@ impl World {
         self.clock.advance(RECHECK);
     }
 
+    /// Waits until S3 has every change made so far.
+    pub async fn sync(&self) {
+        soon(self.server().writeback().synced(None)).await.unwrap();
+    }
+
     pub async fn client(&self) -> Client {
         self.client_as(0, 0).await
     }

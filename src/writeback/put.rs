@@ -1,0 +1,270 @@
+//! Uploads: an object of up to `multipart_threshold` bytes is one PUT of bytes that were read in one go, so of one
+//! version; what is longer is `multipart`'s.
+//! Invariant: what is settled is what was sent. The bytes are compared by `Staged::version` after the answer, in the
+//! sole turn, in which nobody can write.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
+
+use super::conflict::{Refused, Verdict};
+use super::headers;
+use super::plan::{self, Action, Over, Version};
+use super::sent::{Sent, digest};
+use super::sync::count;
+use super::task::{Step, condition, settled};
+use super::trouble::Trouble;
+use super::{Asked, BODY_BYTES, BODY_UNIT, Stamps, Writeback};
+use crate::content::{Object, Piece, Staged};
+use crate::crash;
+use crate::index::{Inode, Kind, Outcome, Settled, Task};
+use crate::positioned::read_exact_at;
+use crate::store::{self, Headers};
+use crate::types::{ETag, Key};
+
+/// Tries to write over what S3 has, where the local version is to win: somebody may write all the time.
+const TRIES: usize = 3;
+
+/// Where the bytes of an object are.
+pub(super) enum Body {
+    /// It has none: a marker, a FIFO.
+    Empty,
+    /// In a staging file, as of this version of it.
+    Staged(Arc<Staged>, u64),
+    /// In an object file, all of them.
+    Here(Arc<Object>),
+}
+
+impl Body {
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Body::Empty => 0,
+            Body::Staged(staged, _) => staged.live().size,
+            Body::Here(object) => object.size(),
+        }
+    }
+}
+
+impl Writeback {
+    /// Uploads what is at `task`'s path.
+    pub(super) async fn put(&self, task: &Task, key: &Key, over: Over) -> Result<Step, Trouble> {
+        let Some(body) = self.body(task).await? else {
+            // what S3 has of it is what it is to be, elsewhere
+            let Some(from) = plan::version(task) else { return Ok(Step::Changed) };
+            return self.copy_over(task, &Body::Empty, &from, key, over).await;
+        };
+        // what was just made durable belongs to the journal's view
+        let Some(task) = self.rooms.index.task(task.node.ino)? else { return Ok(Step::Done) };
+        match plan::plan(&task, self.is_excluded(&task.node)) {
+            Action::Put { key: planned, over: expected } if planned == *key && expected == over => {}
+            _ => return Ok(Step::On),
+        }
+        if body.size() > self.settings.multipart_threshold {
+            return self.put_parts(&task, &body, key, over).await;
+        }
+        let size = body.size();
+        let _room = self.room(size).await?;
+        let base = self.base(&task, &body, 0..size).await?;
+        let Some((bytes, etag)) = read(&body, base).await? else { return Ok(Step::Changed) };
+        if let Some(from) = plan::version(&task).filter(|from| from.etag == etag && from.size == size) {
+            return self.copy_over(&task, &body, &from, key, over).await;
+        }
+        self.send(&task, &body, (bytes, etag), key, over).await
+    }
+
+    /// One PUT, and what follows from its answer.
+    async fn send(
+        &self,
+        task: &Task,
+        body: &Body,
+        (bytes, etag): (Bytes, ETag),
+        key: &Key,
+        mut over: Over,
+    ) -> Result<Step, Trouble> {
+        let before = self.before(task, key, &over).await?;
+        let headers = headers::compose(before, &task.node, &task.pending, key);
+        let size = bytes.len() as u64;
+        let sent = Sent { key: key.clone(), size, etag: Some(etag), user: headers.user.clone(), content: true };
+        for _ in 0..TRIES {
+            crash::point("writeback.before_put");
+            let put = self.writes().await?.put(key, bytes.clone(), &headers, condition(&over));
+            let Asked { answer, at } = self.ask(put).await;
+            crash::point("writeback.after_put");
+            let (etag, at) = match answer {
+                Ok(put) => {
+                    if let (Some(digest), false) = (&sent.etag, bytes.is_empty()) {
+                        self.digests.learn(digest, &put.etag);
+                    }
+                    count(&self.counters.uploads);
+                    self.counters.bytes.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
+                    (put.etag, at)
+                }
+                Err(error) => {
+                    self.refusal(task.node.ino, &sent, error)?;
+                    match self.judge(Refused { task, key, over: &over, sent: &sent }).await? {
+                        Verdict::Landed(etag, at) => (etag, at),
+                        Verdict::Resolved => return Ok(Step::On),
+                        Verdict::Overwrite(etag) => {
+                            over = Over::Own(etag);
+                            continue;
+                        }
+                    }
+                }
+            };
+            return self.finish_upload(task, body, key, etag, size, at).await;
+        }
+        Err(Trouble::Restless)
+    }
+
+    /// Tells the index that S3 has the bytes of `body`.
+    pub(super) async fn finish_upload(
+        &self,
+        task: &Task,
+        body: &Body,
+        key: &Key,
+        etag: ETag,
+        size: u64,
+        at: Stamps,
+    ) -> Result<Step, Trouble> {
+        let settled = Settled { content: true, ..settled(task, key, etag, size, at) };
+        let Body::Staged(staged, version) = body else { return Ok(self.settle(task, settled).await?.into()) };
+        let content = &self.rooms.content;
+        let turn = staged.sole_turn().await;
+        let Some(turn) = turn.filter(|_| staged.version() == *version) else {
+            // so that the index knows that there is more
+            content.sync(staged).await?;
+            self.settle(task, settled).await?;
+            return Ok(Step::Changed);
+        };
+        let base = (staged.base_len() > 0).then_some(&task.node.inode);
+        let local = Some(content.promote(staged, base).await?);
+        let outcome = self.settle(task, Settled { local, ..settled }).await?;
+        let is_replaced = self.rooms.index.node(task.node.ino)?.is_none_or(|node| node.staged != Some(staged.id()));
+        if outcome != Outcome::Again || is_replaced {
+            content.close_staged(staged, turn);
+        }
+        Ok(outcome.into())
+    }
+
+    /// Where the bytes are; what was written and is not durable yet is made so. `None`: only S3 has them.
+    async fn body(&self, task: &Task) -> Result<Option<Body>, Trouble> {
+        let node = &task.node;
+        let content = &self.rooms.content;
+        if !matches!(node.kind, Kind::File | Kind::Symlink) {
+            return Ok(Some(Body::Empty));
+        }
+        if node.staged.is_some() {
+            let staged = match content.staged(node) {
+                Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => return Err(Trouble::Restless),
+                staged => staged?,
+            };
+            let version = staged.version();
+            content.sync(&staged).await?;
+            return Ok(Some(Body::Staged(staged, version)));
+        }
+        match (node.local.filter(|local| local.complete), &node.remote) {
+            (_, Some(_)) => Ok(None),
+            (Some(local), None) => match content.try_get(local.object)? {
+                Some(object) => Ok(Some(Body::Here(object))),
+                None => Err(io::Error::new(io::ErrorKind::NotFound, "the only copy of the file is lost").into()),
+            },
+            (None, None) if node.size == 0 => Ok(Some(Body::Empty)),
+            (None, None) => Err(io::Error::new(io::ErrorKind::NotFound, "the only copy of the file is lost").into()),
+        }
+    }
+
+    /// The version below a staging file, if it is needed for `range`, with what of it is needed.
+    pub(super) async fn base(
+        &self,
+        task: &Task,
+        body: &Body,
+        range: std::ops::Range<u64>,
+    ) -> Result<Option<Arc<Object>>, Trouble> {
+        let Body::Staged(staged, _) = body else { return Ok(None) };
+        let mut base = None;
+        for piece in staged.pieces(range) {
+            let Piece::Base(part) = piece else { continue };
+            let (node, object) = match self.rooms.revalidator.fetch(task.node.ino, part).await {
+                Ok(found) => found,
+                Err(error) => return Err(self.without_base(task, error).await?),
+            };
+            let etag = |node: &Inode| node.remote.as_ref().map(|remote| remote.etag.clone());
+            if etag(&node) != etag(&task.node) {
+                return Err(Trouble::Restless);
+            }
+            base = Some(object);
+        }
+        Ok(base)
+    }
+
+    /// The version below is not to be had. When S3 has another one, the bytes that were never here are lost to everybody:
+    /// what was written goes over the new version.
+    async fn without_base(&self, task: &Task, error: crate::revalidate::WaitError) -> Result<Trouble, Trouble> {
+        let Some(from) = plan::version(task) else { return Ok(error.into()) };
+        let (meta, at) = self.look(&from.key).await?;
+        if meta.as_ref().is_some_and(|meta| meta.etag == from.etag) {
+            return Ok(error.into());
+        }
+        self.rooms.index.rebase(task.node.ino, meta, at.sent, at.answered).await?;
+        let what = "changed here and in S3, and the rest of the version changed here was not in the cache: what was \
+                    written here goes over S3's new version";
+        self.note(super::conflict::record(&from.key, "", self.clock.wall(), what)).await?;
+        Ok(Trouble::Restless)
+    }
+
+    /// The headers of the version that is rewritten; of a new file that takes the name of another, that one's.
+    pub(super) async fn before(&self, task: &Task, key: &Key, over: &Over) -> Result<Option<Headers>, Trouble> {
+        let own = plan::version(task);
+        let from = match (&own, over) {
+            (Some(Version { key, .. }), _) => key,
+            (None, Over::Replaced(_) | Over::Own(_)) => key,
+            (None, Over::Nothing) => return Ok(None),
+        };
+        let Asked { answer, .. } = self.ask(self.rooms.store.describe(from)).await;
+        match answer {
+            Ok((_, headers)) if own.is_some() => Ok(Some(headers)),
+            Ok((_, headers)) => Ok(Some(headers::inherited(headers))),
+            // the write's condition finds out
+            Err(store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for room in memory for so many bytes; all of it is enough for any.
+    pub(super) async fn room(&self, bytes: u64) -> Result<SemaphorePermit<'_>, Trouble> {
+        let units = bytes.div_ceil(BODY_UNIT).min(BODY_BYTES as u64 / BODY_UNIT) as u32;
+        self.memory.acquire_many(units).await.map_err(|_| Trouble::Stopping)
+    }
+}
+
+/// All bytes of `body` and their digest; `None` when they are no longer those of its version.
+async fn read(body: &Body, base: Option<Arc<Object>>) -> Result<Option<(Bytes, ETag)>, Trouble> {
+    let (staged, version) = match body {
+        Body::Empty => return Ok(Some((Bytes::new(), digest(b"")))),
+        Body::Here(object) => {
+            let object = object.clone();
+            let read = move || {
+                let mut bytes = vec![0; usize::try_from(object.size()).map_err(io::Error::other)?];
+                read_exact_at(object.file(), &mut bytes, 0)?;
+                Ok((digest(&bytes), Bytes::from(bytes)))
+            };
+            let (etag, bytes) = blocking(read).await?;
+            return Ok(Some((bytes, etag)));
+        }
+        Body::Staged(staged, version) => (staged.clone(), *version),
+    };
+    let read = move || {
+        let (bytes, read) = staged.read(0..u64::MAX, base.as_deref())?;
+        Ok((read == version).then(|| (bytes.clone(), digest(&bytes))))
+    };
+    Ok(blocking(read).await?)
+}
+
+/// Runs `work` where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

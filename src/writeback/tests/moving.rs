@@ -1,0 +1,132 @@
+//! Renames: copied inside S3, then removed; of files, of directories, in circles, through a crash.
+
+use super::*;
+
+#[tokio::test]
+async fn a_move_is_a_copy_and_then_a_delete() {
+    let rig = Rig::new().await;
+    rig.write("a", "bytes").await;
+    rig.sync().await;
+    rig.s3.requests().reset();
+    rig.rename("a", "b").await;
+    rig.sync().await;
+    assert_eq!(rig.writes(), [request(Request::Copy, "b"), request(Request::Delete, "a")]);
+    assert_eq!(rig.bucket.get("b").unwrap().user["file-mtime"], format!("{}ns", rig.node("b").mtime.0));
+    assert_eq!(rig.read("b").await, "bytes");
+}
+
+#[tokio::test]
+async fn a_move_over_a_file_replaces_it_without_a_gap() {
+    let rig = Rig::new().await;
+    rig.write("a", "new").await;
+    rig.write("b", "old").await;
+    rig.sync().await;
+    rig.s3.requests().reset();
+    rig.rename("a", "b").await;
+    rig.sync().await;
+    assert_eq!(rig.writes(), [request(Request::Copy, "b"), request(Request::Delete, "a")]);
+    assert_eq!((rig.bucket.keys(), rig.stored("b").as_deref()), (vec!["b".to_owned()], Some("new")));
+}
+
+#[tokio::test]
+async fn moved_and_moved_back_is_nothing() {
+    let rig = Rig::new().await;
+    rig.write("a", "bytes").await;
+    rig.sync().await;
+    rig.s3.requests().reset();
+    rig.rename("a", "b").await;
+    rig.rename("b", "a").await;
+    rig.sync().await;
+    assert_eq!(rig.writes(), []);
+}
+
+#[tokio::test]
+async fn a_new_file_at_the_old_name_waits_for_the_move() {
+    let rig = Rig::new().await;
+    rig.write("a", "first").await;
+    rig.sync().await;
+    rig.rename("a", "b").await;
+    rig.write("a", "second").await;
+    rig.sync().await;
+    assert_eq!((rig.stored("a").as_deref(), rig.stored("b").as_deref()), (Some("second"), Some("first")));
+}
+
+#[tokio::test]
+async fn swapped_names_are_swapped_in_s3() {
+    let rig = Rig::new().await;
+    for file in ["a", "b", "c"] {
+        rig.write(file, format!("was {file}")).await;
+    }
+    rig.sync().await;
+    rig.rename("a", "t").await;
+    rig.rename("b", "a").await;
+    rig.rename("c", "b").await;
+    rig.rename("t", "c").await;
+    rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
+    assert_eq!(rig.bucket.keys(), ["a", "b", "c"]);
+    let stored = ["a", "b", "c"].map(|key| rig.stored(key).unwrap());
+    assert_eq!(stored, ["was b", "was c", "was a"]);
+    assert_eq!(rig.index.contradictions().unwrap(), Vec::<String>::new());
+}
+
+async fn fifty(rig: &Rig) {
+    rig.mkdir("old").await;
+    rig.mkdir("old/sub").await;
+    for n in 0..50 {
+        let dir = if n % 2 == 0 { "old" } else { "old/sub" };
+        rig.write(&format!("{dir}/f{n}"), format!("bytes {n}")).await;
+    }
+    rig.sync().await;
+    rig.s3.requests().reset();
+}
+
+fn all_moved(rig: &Rig) {
+    for n in 0..50 {
+        let dir = if n % 2 == 0 { "new" } else { "new/sub" };
+        assert_eq!(rig.stored(&format!("{dir}/f{n}")), Some(format!("bytes {n}")));
+    }
+    assert!(rig.bucket.keys().iter().all(|key| key.starts_with("new/")), "{:?}", rig.bucket.keys());
+}
+
+#[tokio::test]
+async fn a_renamed_directory_is_copied_inside_s3() {
+    let rig = Rig::new().await;
+    fifty(&rig).await;
+    rig.rename("old", "new").await;
+    rig.sync().await;
+    all_moved(&rig);
+    assert_eq!((rig.s3.requests().count(Request::Put), rig.s3.requests().count(Request::Get)), (0, 0));
+    assert_eq!(rig.s3.requests().count(Request::Copy), 50);
+}
+
+#[tokio::test]
+async fn a_directory_rename_goes_on_after_a_crash_in_its_middle() {
+    let rig = Rig::new().await;
+    fifty(&rig).await;
+    rig.rename("old", "new").await;
+    let gate = rig.s3.faults().hold_answer(Request::Copy);
+    gate.pass(20);
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived_count(22)).await;
+    let rig = rig.crash().await;
+    drop(gate);
+    assert_eq!(rig.read("new/f4").await, "bytes 4");
+    rig.sync().await;
+    all_moved(&rig);
+    assert!(rig.conflicts().is_empty(), "{:?}", rig.conflicts());
+}
+
+#[tokio::test]
+async fn a_file_written_in_a_moved_directory_goes_to_its_new_place() {
+    let rig = Rig::new().await;
+    fifty(&rig).await;
+    rig.rename("old", "new").await;
+    rig.write("new/f2", "changed").await;
+    rig.write("new/more", "more").await;
+    rig.remove("new/f4").await;
+    rig.sync().await;
+    assert_eq!((rig.stored("new/f2").as_deref(), rig.stored("new/more").as_deref()), (Some("changed"), Some("more")));
+    assert_eq!(rig.stored("new/f4"), None);
+    assert!(rig.bucket.keys().iter().all(|key| key.starts_with("new/")), "{:?}", rig.bucket.keys());
+    assert_eq!(rig.bucket.len(), 50);
+}

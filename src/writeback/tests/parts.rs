@@ -1,0 +1,110 @@
+//! Long objects: in parts, changed parts only, resumed after a restart, aborted when obsolete.
+
+use super::*;
+use crate::s3server::Fault;
+
+/// 20 MiB that differ everywhere: four parts of 5 MiB.
+fn long(seed: u64) -> Vec<u8> {
+    (0..20 * MIB as u64).map(|at| (at.wrapping_mul(31).wrapping_add(seed * 7 + (at >> 13)) % 251) as u8).collect()
+}
+
+fn is(rig: &Rig, key: &str, wanted: &[u8]) -> bool {
+    rig.bucket.get(key).is_some_and(|stored| stored.bytes == wanted)
+}
+
+#[tokio::test]
+async fn a_long_file_goes_up_in_parts() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    rig.sync().await;
+    assert!(is(&rig, "f", &long(1)));
+    assert_eq!(rig.s3.requests().count(Request::UploadPart), 4);
+    assert_eq!(rig.bucket.get("f").unwrap().user["file-permissions"], "0100644");
+    assert!(rig.index.uploads().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_small_change_sends_its_part_alone() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    rig.sync().await;
+    rig.s3.requests().reset();
+    rig.write_at("f", 6 * MIB as u64, "changed").await;
+    rig.sync().await;
+    let mut wanted = long(1);
+    wanted[6 * MIB..6 * MIB + 7].copy_from_slice(b"changed");
+    assert!(is(&rig, "f", &wanted));
+    let count = |kind| rig.s3.requests().count(kind);
+    assert_eq!((count(Request::UploadPart), count(Request::UploadPartCopy), count(Request::Get)), (1, 3, 0));
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_a_restart() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    let gate = rig.s3.faults().hold(Request::UploadPart);
+    rig.meanwhile(gate.arrived_count(4)).await;
+    gate.pass(2);
+    let two_sent = async {
+        while rig.writeback.counts().bytes < 10 << 20 {
+            tokio::task::yield_now().await;
+        }
+    };
+    rig.meanwhile(two_sent).await;
+    assert_eq!(rig.index.uploads().unwrap().len(), 1);
+    let rig = rig.crash().await;
+    gate.release();
+    rig.sync().await;
+    assert!(is(&rig, "f", &long(1)));
+    assert_eq!(rig.s3.requests().count(Request::UploadPart), 2);
+    assert_eq!(rig.s3.requests().count(Request::CreateUpload), 0);
+}
+
+#[tokio::test]
+async fn an_upload_of_what_changed_meanwhile_is_aborted() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    let gate = rig.s3.faults().hold(Request::CompleteUpload);
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived()).await;
+    rig.write("f", long(2)).await;
+    gate.release();
+    rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
+    assert!(is(&rig, "f", &long(2)));
+    assert!(rig.conflicts().is_empty());
+    rig.write("g", long(3)).await;
+    let gate = rig.s3.faults().hold(Request::UploadPart);
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived()).await;
+    rig.write("g", "short now").await;
+    gate.release();
+    rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
+    assert!(is(&rig, "g", b"short now"));
+    assert!(rig.index.uploads().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_completion_that_landed_without_an_answer_is_no_conflict() {
+    let rig = Rig::new().await;
+    rig.s3.faults().inject(Request::CompleteUpload, 1, Fault::FailAfterApply);
+    rig.write("f", long(1)).await;
+    rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
+    assert!(is(&rig, "f", &long(1)));
+    assert_eq!((rig.conflicts().len(), rig.bucket.len()), (0, 1));
+    assert_eq!(rig.s3.requests().count(Request::UploadPart), 4);
+}
+
+#[tokio::test]
+async fn an_upload_that_lost_its_file_is_aborted_at_the_next_start() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    let gate = rig.s3.faults().hold(Request::UploadPart);
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived()).await;
+    rig.remove("f").await;
+    let rig = rig.crash().await;
+    drop(gate);
+    within(rig.s3.requests().reached(Request::AbortUpload, 1)).await;
+    rig.sync().await;
+    assert_eq!(rig.bucket.keys(), Vec::<String>::new());
+}
