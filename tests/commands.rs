@@ -121,6 +121,7 @@ async fn why_tells_what_s3_does_not_have_yet() {
     let world = World::new().await;
     world.put("dir/old", b"hello");
     let mut client = world.client().await;
+    client.read("dir/old").await.unwrap();
     let dir = client.lookup("dir").await.unwrap().handle;
     client.save_in(&dir, b"new", b"12345").await.unwrap();
     client.rename_in((&dir, b"old"), (&dir, b"renamed")).await.unwrap();
