@@ -16,6 +16,7 @@ pub mod config;
 pub mod content;
 pub mod crash;
 pub mod fs;
+pub mod fsck;
 pub mod index;
 pub mod nfs;
 pub mod positioned;

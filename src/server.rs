@@ -111,7 +111,7 @@ impl Server {
             index: index.clone(),
             content: content.clone(),
             revalidator: revalidator.clone(),
-            store: connected.writes,
+            store: connected.writes.clone(),
         };
         let writeback = Writeback::new(rooms, config.writeback.clone(), clock.clone());
         let mut fs = Fs::new(index.clone(), content.clone(), revalidator.clone(), handles, fs_settings, clock.clone());
@@ -125,6 +125,7 @@ impl Server {
             index: index.clone(),
             content: content.clone(),
             revalidator: revalidator.clone(),
+            store: connected.writes,
             writeback: (!config.read_only).then(|| writeback.clone()),
             config: config.clone(),
             requests: counters,

@@ -116,6 +116,75 @@ async fn commands_without_a_server_say_so() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn why_tells_what_s3_does_not_have_yet() {
+    let world = World::new().await;
+    world.put("dir/old", b"hello");
+    let mut client = world.client().await;
+    client.read("dir/old").await.unwrap();
+    let dir = client.lookup("dir").await.unwrap().handle;
+    client.save_in(&dir, b"new", b"12345").await.unwrap();
+    client.rename_in((&dir, b"old"), (&dir, b"renamed")).await.unwrap();
+
+    let why = json(&world, &["why", "dir/new", "--json"]).await;
+    assert_eq!((&why["change"]["content"], &why["change"]["staged_bytes"]), (&true.into(), &5.into()), "{why}");
+    assert_eq!(why["remote_key"], Value::Null);
+    let text = String::from_utf8(fasts3(&world, &["why", "dir/new"]).await.stdout).unwrap();
+    assert!(text.contains(r#"it is only here, and goes to S3 as "dir/new""#), "{text}");
+    let why = json(&world, &["why", "dir/renamed", "--json"]).await;
+    assert_eq!((&why["change"]["place"], &why["remote_key"]), (&true.into(), &"dir/old".into()), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fsck_asks_the_server_and_looks_itself_when_there_is_none() {
+    let mut world = World::new().await;
+    world.put("dir/file.txt", b"hello");
+    let mut client = world.client().await;
+    client.read("dir/file.txt").await.unwrap();
+    client.save("new", b"not in S3 yet").await.unwrap();
+    world.quiet().await;
+    let well = fasts3(&world, &["fsck", "--remote"]).await;
+    let said = String::from_utf8(well.stdout).unwrap();
+    assert!(well.status.success() && said.ends_with("1 object of S3 checked: no problems\n"), "{said}");
+
+    // Somebody else's change is told, and with --repair asked for.
+    world.put("dir/file.txt", b"hello, world");
+    let stale = fasts3(&world, &["fsck", "--remote"]).await;
+    assert_eq!(stale.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&stale.stderr).lines().count(), 1);
+    let said = String::from_utf8(stale.stdout).unwrap();
+    assert!(said.starts_with("dir/file.txt: S3 has another version at dir/file.txt\n"), "{said}");
+    let report = json(&world, &["fsck", "--remote", "--repair", "--json"]).await;
+    assert_eq!((&report["found"], &report["repaired"]), (&1.into(), &1.into()), "{report}");
+    assert_eq!(client.read("dir/file.txt").await.unwrap(), b"hello, world");
+
+    world.stop().await;
+    std::fs::write(world.cache.path().join("staging/00000000000a00ff"), "stray").unwrap();
+    assert_eq!(json_of(fasts3(&world, &["fsck", "--json"]).await, 1)["found"], 1);
+    assert_eq!(json_of(fasts3(&world, &["fsck", "--json", "--repair"]).await, 0)["repaired"], 1);
+    assert_eq!(json_of(fasts3(&world, &["fsck", "--json"]).await, 0)["found"], 0);
+    let remote = fasts3(&world, &["fsck", "--remote"]).await;
+    let said = String::from_utf8(remote.stderr).unwrap();
+    assert!(remote.status.code() == Some(1) && said.contains("needs a running server"), "{said}");
+    world.start().await;
+    assert_eq!(world.client().await.read("new").await.unwrap(), b"not in S3 yet");
+}
+
+fn json_of(said: Output, code: i32) -> Value {
+    assert_eq!(said.status.code(), Some(code), "{}", String::from_utf8_lossy(&said.stderr));
+    serde_json::from_slice(&said.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fsck_of_what_is_no_cache_directory_makes_none() {
+    let empty = tempfile::tempdir().unwrap();
+    let dir = empty.path().join("typo");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fasts3"));
+    let said = command.arg("fsck").arg("--cache").arg(&dir).output().unwrap();
+    assert_eq!(said.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("no cache directory") && !dir.exists());
+}
+
 /// The program with few file descriptors, which Windows does not count.
 #[cfg(unix)]
 mod descriptors {

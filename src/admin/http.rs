@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 
 use super::control::{self, Control};
 use super::{Backend, Error, metrics, page};
+use crate::fsck;
 use crate::revalidate::WaitError;
 
 /// Connections of one listener at once; more wait in the backlog.
@@ -202,6 +203,7 @@ fn commands(backend: SharedBackend) -> Router {
         .route("/sync", post(sync))
         .route("/conflicts", get(conflicts))
         .route("/conflicts/forget", post(forget_conflict))
+        .route("/fsck", post(fsck))
         .fallback(no_such_page)
         .with_state(backend)
 }
@@ -266,6 +268,12 @@ async fn forget_conflict(State(backend): State<SharedBackend>, RawQuery(query): 
         true => Ok(Json(serde_json::json!({ "forgotten": number })).into_response()),
         false => Ok(refusal(StatusCode::NOT_FOUND, &format!("there is no conflict {number}: see `fasts3 conflicts`"))),
     }
+}
+
+async fn fsck(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Response {
+    let is_set = |name| parameter(query.as_deref(), name) == Some("true");
+    let options = fsck::Options { remote: is_set("remote="), repair: is_set("repair=") };
+    Json(backend.fsck(options).await).into_response()
 }
 
 async fn no_such_page() -> Response {

@@ -10,6 +10,7 @@ pub(super) fn render(status: &Status, stale: &[(u64, u64)]) -> String {
     let mut page = Page(String::new());
     page.info(status);
     page.store(status);
+    page.changes(status);
     page.fresh(status, stale);
     page.traffic(status);
     page.0
@@ -37,10 +38,19 @@ impl Page {
         self.one("fasts3_mirror_objects", "gauge", "Files that it wants here.", mirror.total);
         self.one("fasts3_mirror_bytes_done", "gauge", "Bytes that the mirror has here.", mirror.bytes_done);
         self.one("fasts3_mirror_bytes", "gauge", "Bytes that it wants here.", mirror.bytes_total);
+    }
+
+    fn changes(&mut self, status: &Status) {
         self.one("fasts3_journal_pending", "gauge", "Changes that are not in S3 yet.", status.journal.pending);
         self.one("fasts3_journal_bytes", "gauge", "Their bytes.", status.journal.bytes);
         self.one("fasts3_journal_oldest_seconds", "gauge", "Age of the oldest.", status.journal.oldest_s);
         self.one("fasts3_journal_failed", "gauge", "Changes whose last attempt failed.", status.journal.failed);
+        self.one(
+            "fasts3_journal_moving",
+            "gauge",
+            "Objects of renamed directories still to copy.",
+            status.journal.moving,
+        );
         self.one("fasts3_conflicts", "gauge", "Files that both sides changed.", status.conflicts);
     }
 
@@ -68,6 +78,7 @@ impl Page {
         self.one("fasts3_s3_errors_total", "counter", "Requests that failed.", s3.errors);
         self.one("fasts3_s3_throttled_total", "counter", "Requests answered SlowDown.", s3.throttled);
         self.one("fasts3_s3_received_bytes_total", "counter", "Bytes of bodies received.", s3.bytes_in);
+        self.one("fasts3_s3_sent_bytes_total", "counter", "Bytes of bodies sent.", s3.bytes_out);
         self.one("fasts3_s3_cost_dollars_total", "counter", "About what the requests cost.", s3.cost_usd);
         self.one("fasts3_nfs_clients", "gauge", "Addresses that are connected.", nfs.clients);
         self.one("fasts3_nfs_connections", "gauge", "Their connections.", nfs.connections);
@@ -124,6 +135,9 @@ mod tests {
     fn every_line_is_a_sample_or_a_comment() {
         let mut status = Status { bucket: "b\"\n".into(), ..Status::default() };
         status.s3.requests_by_kind = [("head".into(), 3)].into();
+        (status.s3.bytes_out, status.conflicts) = (11, 12);
+        (status.journal.pending, status.journal.bytes, status.journal.oldest_s) = (5, 6, 7);
+        (status.journal.failed, status.journal.moving) = (8, 9);
         status.nfs.ops_by_proc = [("read".into(), 4)].into();
         let page = render(&status, &[(10, 1), (100, 2), (u64::MAX, 3)]);
         for line in page.lines().filter(|line| !line.starts_with('#')) {
@@ -138,6 +152,13 @@ mod tests {
             r#"fasts3_stale_seconds_bucket{le="0.1"} 3"#,
             r#"fasts3_stale_seconds_bucket{le="+Inf"} 6"#,
             "fasts3_stale_seconds_count 6",
+            "fasts3_journal_pending 5",
+            "fasts3_journal_bytes 6",
+            "fasts3_journal_oldest_seconds 7",
+            "fasts3_journal_failed 8",
+            "fasts3_journal_moving 9",
+            "fasts3_conflicts 12",
+            "fasts3_s3_sent_bytes_total 11",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} not in\n{page}");
         }

@@ -27,7 +27,7 @@ use crate::index::{Conflict, Index, IndexError, Kind, Node};
 use crate::revalidate::{Refreshed, Revalidator, WaitError, Warmed};
 use crate::types::{Clock, Ino, Name, Tick};
 use crate::writeback::{Failure, Writeback};
-use crate::{rpc, store};
+use crate::{fsck, rpc, store};
 pub use http::{Admin, serve};
 use status::Status;
 use why::Why;
@@ -74,6 +74,8 @@ pub trait Backend: Send + Sync + 'static {
     fn conflicts(&self) -> Result<Vec<Listed>, Error>;
     /// Forgets a conflict that a person has dealt with. False: there is none of that number.
     async fn forget_conflict(&self, number: u64) -> Result<bool, Error>;
+    /// Compares index, files and, if asked for, S3.
+    async fn fsck(&self, options: fsck::Options) -> fsck::Report;
 }
 
 /// What `sync` came to.
@@ -103,6 +105,8 @@ pub struct State {
     pub revalidator: Arc<Revalidator>,
     /// Changes on their way to S3; `None` when nothing can be changed.
     pub writeback: Option<Arc<Writeback>>,
+    /// S3, for what nobody waits for.
+    pub store: Arc<dyn store::WriteStore>,
     /// Settings.
     pub config: Arc<Config>,
     /// Requests to S3.
@@ -158,6 +162,12 @@ impl Backend for State {
             self.index.forget_conflict(number).await?;
         }
         Ok(known)
+    }
+
+    async fn fsck(&self, options: fsck::Options) -> fsck::Report {
+        let (revalidator, store, clock) = (self.revalidator.clone(), self.store.clone(), self.clock.clone());
+        let remote = fsck::Remote { revalidator, store, clock };
+        fsck::run(&self.index, &self.content, Some(remote), options).await
     }
 }
 

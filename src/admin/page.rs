@@ -25,6 +25,7 @@ pub(super) fn render(status: &Status) -> String {
     let mut page = Page(HEAD.into());
     page.title(status);
     page.cache(status);
+    page.changes(status);
     page.fresh(status);
     page.traffic(status);
     page.0.push_str("<p><a href=\"/status\">status</a> · <a href=\"/metrics\">metrics</a></p>\n</body></html>\n");
@@ -57,6 +58,29 @@ impl Page {
         ]);
     }
 
+    fn changes(&mut self, status: &Status) {
+        let journal = &status.journal;
+        self.section("Changes");
+        if journal.pending == 0 && status.conflicts == 0 {
+            self.0.push_str("<p>S3 has everything.</p>\n");
+            return;
+        }
+        let oldest = humantime::format_duration(std::time::Duration::from_secs(journal.oldest_s));
+        self.table(&[
+            ("not in S3 yet", journal.pending.to_string()),
+            ("bytes to send", size(journal.bytes)),
+            ("the oldest waits for", oldest.to_string()),
+            ("objects to move", journal.moving.to_string()),
+            ("failed at the last try", journal.failed.to_string()),
+            ("conflicts", status.conflicts.to_string()),
+        ]);
+        let failures: Vec<_> =
+            journal.failures.iter().map(|failure| (failure.key.as_str(), failure.why.clone())).collect();
+        if !failures.is_empty() {
+            self.table(&failures);
+        }
+    }
+
     fn fresh(&mut self, status: &Status) {
         let fresh = &status.fresh;
         self.section("Freshness");
@@ -74,7 +98,7 @@ impl Page {
         self.section("S3");
         let mut rows: Vec<(&str, String)> = counts(&s3.requests_by_kind);
         rows.push(("errors, throttled", format!("{}, {}", s3.errors, s3.throttled)));
-        rows.push(("received", size(s3.bytes_in)));
+        rows.push(("received, sent", format!("{}, {}", size(s3.bytes_in), size(s3.bytes_out))));
         rows.push(("cost, about", format!("${:.4}", s3.cost_usd)));
         self.table(&rows);
         self.section("NFS");
@@ -126,7 +150,16 @@ mod tests {
         let mut status = Status { bucket: "media".into(), prefix: "<script>&\"/".into(), ..Status::default() };
         (status.mirror.bytes_done, status.mirror.bytes_total) = (1, 4);
         status.nfs.ops_by_proc = [("readdirplus".into(), 42)].into();
+        assert!(render(&status).contains("<p>S3 has everything.</p>"));
+        let why = "denied <by> S3".into();
+        let failure = crate::writeback::Failure { key: "a<b".into(), why, may_pass: false };
+        (status.journal.pending, status.journal.bytes, status.journal.oldest_s) = (3, 2048, 61);
+        status.journal.failures = vec![failure];
         let page = render(&status);
+        assert!(page.contains("<tr><td>not in S3 yet</td><td>3</td></tr>"), "{page}");
+        assert!(page.contains("<tr><td>bytes to send</td><td>2.0 KiB</td></tr>"), "{page}");
+        assert!(page.contains("<tr><td>the oldest waits for</td><td>1m 1s</td></tr>"), "{page}");
+        assert!(page.contains("<tr><td>a&lt;b</td><td>denied &lt;by&gt; S3</td></tr>"), "{page}");
         assert!(page.contains("<h1>s3://media/&lt;script&gt;&amp;&quot;/</h1>"), "{page}");
         assert!(page.contains("<progress max=\"4\" value=\"1\">"));
         assert!(page.contains("<tr><td>readdirplus</td><td>42</td></tr>"));

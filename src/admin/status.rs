@@ -110,6 +110,8 @@ pub struct S3 {
     pub throttled: u64,
     /// Bytes of bodies received.
     pub bytes_in: u64,
+    /// Bytes of bodies sent.
+    pub bytes_out: u64,
     /// About what they cost, in US dollars.
     pub cost_usd: f64,
 }
@@ -199,6 +201,7 @@ fn s3(state: &State) -> S3 {
         errors: requests.errors,
         throttled: requests.throttled,
         bytes_in: requests.bytes_in,
+        bytes_out: requests.bytes_out,
         cost_usd: requests.cost_usd,
     }
 }

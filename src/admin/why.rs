@@ -1,4 +1,5 @@
-//! `fasts3 why PATH`: where the answer for one path comes from, how fresh that is, and what the next read does.
+//! `fasts3 why PATH`: where the answer for one path comes from, how fresh that is, what the next read does, and what of
+//! it S3 does not have yet.
 //! Asks nobody: neither S3 nor the disk of the cache, so looking changes nothing.
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, State, names, shown};
 use crate::index::{Kind, Node, Presence};
-use crate::types::{Clock, Name, Tick, Time};
+use crate::types::{Clock, Key, Name, Tick, Time};
 
 /// What is known of one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,8 +43,31 @@ pub struct Why {
     pub served_since_check: u32,
     /// Milliseconds during which a read asks nothing.
     pub quiet_ms: u64,
+    /// Where its version (for a directory: what is below it) is in the bucket now, with the mounted prefix: another key
+    /// than `key` while a rename is on its way. `None`: S3 has nothing of it.
+    pub remote_key: Option<String>,
+    /// What of it S3 does not have yet.
+    pub change: Option<Change>,
     /// All that for a person, a sentence a line.
     pub explanation: Vec<String>,
+}
+
+/// What was changed here and is not in S3 yet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Change {
+    /// Its bytes (of a directory: that it is there, or its attributes).
+    pub content: bool,
+    /// Mode, owner or times.
+    pub attributes: bool,
+    /// Its name or place.
+    pub place: bool,
+    /// Milliseconds since the oldest of that.
+    pub age_ms: u64,
+    /// Whether bytes of it are staged: on this disk, and nowhere else.
+    pub staged: bool,
+    /// How many, as of the last COMMIT.
+    pub staged_bytes: u64,
 }
 
 /// A version in S3.
@@ -67,6 +91,8 @@ pub(super) fn explain(state: &State, path: &[u8]) -> Result<Why, Error> {
     }
     let mut why = Why { path: shown(path), known: true, ..Why::default() };
     why.key = state.index.key(node.ino)?.map(|key| format!("{}{key}", state.config.s3.prefix));
+    why.remote_key = remote_key(state, &node)?.map(|key| format!("{}{key}", state.config.s3.prefix));
+    why.change = change(state, &node)?;
     why.bytes_here = bytes_here(state, &node)?;
     describe(&mut why, &node, &state.clock, state.config.recheck);
     why.explanation = sentences(&why);
@@ -95,6 +121,30 @@ fn bytes_here(state: &State, node: &Node) -> Result<u64, Error> {
         Some((size, Presence::Complete)) => size,
         Some((_, Presence::Partial(ranges))) => ranges.iter().map(|range| range.end - range.start).sum(),
     })
+}
+
+/// Where S3 has it; a directory without a marker: where it has what is below.
+fn remote_key(state: &State, node: &Node) -> Result<Option<Key>, Error> {
+    Ok(match (node.kind, &node.remote) {
+        (Kind::Dir, None) if state.index.entries(node.ino, 0, 1)?.is_empty() => None,
+        (Kind::Dir, _) => state.index.remote_prefix(node.ino)?,
+        _ => state.index.remote_key(node.ino)?,
+    })
+}
+
+fn change(state: &State, node: &Node) -> Result<Option<Change>, Error> {
+    let Some(pending) = state.index.pending(node.ino)? else { return Ok(None) };
+    let row = node.staged.map(|staged| state.index.staged(staged)).transpose()?.flatten();
+    let ranges = row.map(|row| row.ranges).unwrap_or_default();
+    let age_ns = state.clock.wall().0.saturating_sub(pending.since.0).max(0);
+    Ok(Some(Change {
+        content: pending.content,
+        attributes: pending.attributes,
+        place: pending.place,
+        age_ms: age_ns as u64 / 1_000_000,
+        staged: node.staged.is_some(),
+        staged_bytes: ranges.iter().map(|range| range.end - range.start).sum(),
+    }))
 }
 
 /// Fills in what the node says.
@@ -131,14 +181,36 @@ fn kind(kind: Kind) -> &'static str {
 /// The explanation of a path that is known.
 fn sentences(why: &Why) -> Vec<String> {
     let key = why.key.as_deref().unwrap_or_default();
+    let is_dir = why.kind == "dir";
+    let is_new = why.change.as_ref().is_some_and(|change| change.content);
     let mut lines = vec![match &why.version {
         Some(v) => format!("{} of key {key:?}, version {} of {}.", why.kind, v.etag, v.last_modified),
+        None if is_new && (!is_dir || why.remote_key.is_none()) => {
+            format!("{}, new: it is only here, and goes to S3 as {key:?}.", why.kind)
+        }
         None => format!("{} of prefix {key:?}, implied by the keys below it.", why.kind),
     }];
-    lines.push(if why.kind == "dir" { listing(why) } else { bytes(why) });
+    lines.extend(why.change.as_ref().and_then(|change| changed(why, change)));
+    lines.push(if is_dir { listing(why) } else { bytes(why) });
+    if !is_dir && why.change.as_ref().is_some_and(|change| change.content || change.place) {
+        lines.push("S3 is not asked about it until it has the change, which finds out if S3 was changed, too.".into());
+        return lines;
+    }
     lines.push(asked(why));
     lines.push(next(why));
     lines
+}
+
+/// What S3 does not have of something that it has.
+fn changed(why: &Why, change: &Change) -> Option<String> {
+    let kinds = [(change.content, "content"), (change.attributes, "attributes"), (change.place, "place")];
+    let kinds: Vec<&str> = kinds.into_iter().filter(|(is_changed, _)| *is_changed).map(|(_, kind)| kind).collect();
+    let age = time(change.age_ms);
+    let place = match &why.remote_key {
+        Some(remote) if change.place => format!(" S3 has it as {remote:?} until then."),
+        _ => String::new(),
+    };
+    (!kinds.is_empty()).then(|| format!("Changed here {age} ago and not in S3 yet: {}.{place}", kinds.join(", ")))
 }
 
 fn listing(why: &Why) -> String {
@@ -150,6 +222,13 @@ fn listing(why: &Why) -> String {
 
 fn bytes(why: &Why) -> String {
     let size = ByteSize(why.size).display().iec();
+    if let Some(change) = why.change.as_ref().filter(|change| change.staged) {
+        let staged = ByteSize(change.staged_bytes).display().iec();
+        return match why.version {
+            Some(_) => format!("{staged} of its {size} are staged over that version, on this disk alone."),
+            None => format!("All its {size} are staged, on this disk alone."),
+        };
+    }
     match (why.complete, why.bytes_here) {
         (true, _) => format!("All its {size} are here: reading it does not wait for S3."),
         (false, 0) => format!("None of its {size} are here: a read waits until its own range has come from S3."),
@@ -297,6 +376,51 @@ mod tests {
         let why = why(&dir, &Clock::manual());
         assert_eq!(why.explanation[0], r#"dir of prefix "a", implied by the keys below it."#);
         assert!(why.explanation[1].starts_with("All its entries are known"));
+    }
+
+    #[test]
+    fn new_file_is_only_here() {
+        let mut node = node("a");
+        node.inode.remote = None;
+        let change = Change { content: true, age_ms: 2_000, staged: true, staged_bytes: 4096, ..Change::default() };
+        assert_eq!(
+            lines(&node, None, change),
+            [
+                r#"file, new: it is only here, and goes to S3 as "a"."#,
+                "Changed here 2s ago and not in S3 yet: content.",
+                "All its 4.0 KiB are staged, on this disk alone.",
+                "S3 is not asked about it until it has the change, which finds out if S3 was changed, too.",
+            ]
+        );
+    }
+
+    #[test]
+    fn changed_file_says_what_is_pending_and_where_s3_has_it() {
+        let change = Change { content: true, place: true, staged: true, staged_bytes: 1024, ..Change::default() };
+        assert_eq!(
+            lines(&node("a"), Some("old"), change)[1..3],
+            [
+                r#"Changed here 0s ago and not in S3 yet: content, place. S3 has it as "old" until then."#,
+                "1.0 KiB of its 4.0 KiB are staged over that version, on this disk alone.",
+            ]
+        );
+        let change = Change { attributes: true, ..Change::default() };
+        let told = lines(&node("a"), Some("a"), change);
+        assert_eq!(told[1], "Changed here 0s ago and not in S3 yet: attributes.");
+        assert!(told.len() == 5 && told[4].starts_with("The next read"), "S3 is asked as ever: {told:?}");
+    }
+
+    #[test]
+    fn new_directory_is_only_here() {
+        let told = lines(&node("d/"), None, Change { content: true, ..Change::default() });
+        assert_eq!(told[0], r#"dir, new: it is only here, and goes to S3 as "a"."#);
+        assert!(told[2].starts_with("It was never listed"));
+    }
+
+    fn lines(node: &Node, remote_key: Option<&str>, change: Change) -> Vec<String> {
+        let mut why = why(node, &Clock::manual());
+        (why.remote_key, why.change) = (remote_key.map(String::from), Some(change));
+        sentences(&why)
     }
 
     #[test]

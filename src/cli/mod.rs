@@ -7,6 +7,7 @@ pub mod completions;
 mod config;
 pub mod conflicts;
 pub mod demo;
+pub mod fsck;
 mod output;
 mod progress;
 pub mod refresh;
@@ -75,6 +76,8 @@ pub enum Command {
     Sync(sync::SyncArgs),
     /// List the files that were changed here and in S3 at once
     Conflicts(conflicts::ConflictsArgs),
+    /// Check index, cached files and, with --remote, S3 against each other
+    Fsck(fsck::FsckArgs),
     /// Print the completions of a shell
     Completions(completions::CompletionsArgs),
 }
@@ -154,6 +157,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Warm(args) => Ok(block_on(warm::run(args))?),
         Command::Sync(args) => Ok(block_on(sync::run(args))?),
         Command::Conflicts(args) => Ok(block_on(conflicts::run(args))?),
+        Command::Fsck(args) => Ok(block_on(fsck::run(args))?),
         Command::Completions(args) => Ok(completions::run(args)?),
     }
 }

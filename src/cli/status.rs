@@ -72,10 +72,11 @@ fn s3(status: &Status) -> String {
     let s3 = &status.s3;
     let requests: u64 = s3.requests_by_kind.values().sum();
     format!(
-        "{} (about ${:.4}), {} in, {}, {} throttled{}",
+        "{} (about ${:.4}), {} in, {} out, {}, {} throttled{}",
         count(requests, "request"),
         s3.cost_usd,
         size(s3.bytes_in),
+        size(s3.bytes_out),
         count(s3.errors, "error"),
         number(s3.throttled),
         most(s3.requests_by_kind.iter()),
@@ -145,7 +146,7 @@ mod tests {
             "s3://media/a/  up 1h 2m 5s, fasts3 0.1.0\n",
             "  objects  12,345 files in 1 directory, 3.0 GiB\n",
             "  fresh    1,000 checks, 0 changes found, 1 stale answer (the oldest by 140 ms), 0 waiting\n",
-            "  s3       9,007 requests (about $0.0000), 0 B in, 0 errors, 0 throttled: list 9,000, head 7\n",
+            "  s3       9,007 requests (about $0.0000), 0 B in, 0 B out, 0 errors, 0 throttled: list 9,000, head 7\n",
             "  nfs      2 clients on 0 connections\n",
             "  journal  everything is in S3\n",
             "  events   none: S3 is asked behind the answers\n",

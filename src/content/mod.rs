@@ -11,6 +11,7 @@
 //!   staged; the least recently used file goes first, one that is being fetched or staged never.
 //! - A file without a row in the index is either of this process or an orphan, swept at start.
 
+mod check;
 mod dir;
 mod disk;
 mod evict;
@@ -35,6 +36,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+pub use check::{Damaged, Looked};
 pub use dir::{CacheDir, DirError};
 use dir::{Objects, Staging};
 use evict::{Candidate, Ledger};
@@ -202,14 +204,11 @@ impl Content {
             other => other.map_err(NotOpened::Io)?,
         };
         let length = file.metadata().map_err(NotOpened::Io)?.len();
-        let (whole, here) = match &row.presence {
-            Presence::Complete => (length == row.size || self.is_merging(&row, length), row.size),
-            Presence::Partial(ranges) => {
-                let set: RangeSet = ranges.iter().cloned().collect();
-                (set.end() <= length && length <= row.size, set.bytes())
-            }
+        let here = match &row.presence {
+            Presence::Complete => row.size,
+            Presence::Partial(ranges) => ranges.iter().cloned().collect::<RangeSet>().bytes(),
         };
-        if !whole {
+        if !self.is_whole(&row, length) {
             return Err(NotOpened::Lost);
         }
         let object = Object::new(id, row.size, file, &row.presence, &self.ledger);
@@ -219,6 +218,16 @@ impl Content {
             self.ledger.opened(&object);
         }
         Ok(object)
+    }
+
+    /// Whether a file of `length` has all that its row says.
+    fn is_whole(&self, row: &ObjectRow, length: u64) -> bool {
+        match &row.presence {
+            Presence::Complete => length == row.size || self.is_merging(row, length),
+            Presence::Partial(ranges) => {
+                ranges.iter().cloned().collect::<RangeSet>().end() <= length && length <= row.size
+            }
+        }
     }
 
     /// Whether a crash may have come while what is staged over an object was being merged into it.

@@ -22,10 +22,12 @@ mod commit;
 mod conflict;
 mod edit;
 mod expand;
+mod holder;
 mod journal;
 mod locate;
 mod log;
 mod logged;
+mod lost;
 mod metadata;
 mod model;
 mod news;
@@ -49,9 +51,11 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use check::Contradictions;
 pub use conflict::Conflict;
 pub use edit::{Edit, Found, NewAttributes, NewInode, Progress as StagedProgress};
 pub use expand::Expanded;
+pub use holder::Holder;
 pub(crate) use metadata::tell as tell_attributes;
 pub use model::*;
 pub use settle::{Outcome, Settled};
@@ -195,6 +199,13 @@ impl Index {
         self.shared.cache.snapshot()?.garbage(max)
     }
 
+    /// Whether `id` is the number of an object, of a staging file, or of one of them that is to be unlinked.
+    pub fn is_known(&self, id: ObjectId) -> Result<bool, IndexError> {
+        let snapshot = self.shared.cache.snapshot()?;
+        let is_in_use = snapshot.objects.get(id.0)?.is_some() || snapshot.staging.get(id.0)?.is_some();
+        Ok(is_in_use || snapshot.garbage.get(id.0)?.is_some())
+    }
+
     /// Waits until there may be new garbage. For one waiter at a time.
     pub async fn garbage_added(&self) {
         self.shared.garbage_added.notified().await;
@@ -215,6 +226,12 @@ impl Index {
     /// All files, in inode order, after `after`, at most `max`: for the mirror and for `warm`.
     pub fn files(&self, after: Ino, max: usize) -> Result<Vec<Arc<Node>>, IndexError> {
         let rows = self.shared.cache.snapshot()?.files(after, max)?;
+        Ok(rows.into_iter().map(|row| self.shared.cache.passing(row)).collect())
+    }
+
+    /// All inodes after `after`, at most `max`: for `fsck`.
+    pub fn nodes(&self, after: Ino, max: usize) -> Result<Vec<Arc<Node>>, IndexError> {
+        let rows = self.shared.cache.snapshot()?.rows(after, max, |_| true)?;
         Ok(rows.into_iter().map(|row| self.shared.cache.passing(row)).collect())
     }
 

@@ -87,6 +87,11 @@ impl Snapshot {
 
     /// Up to `max` inodes after `after` that are no directories.
     pub(super) fn files(&self, after: Ino, max: usize) -> Result<Vec<Row>, IndexError> {
+        self.rows(after, max, |row| row.inode.kind != Kind::Dir)
+    }
+
+    /// Up to `max` inodes after `after` that `are_wanted`.
+    pub(super) fn rows(&self, after: Ino, max: usize, are_wanted: fn(&Row) -> bool) -> Result<Vec<Row>, IndexError> {
         let Some(first) = after.0.checked_add(1) else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
         for entry in self.inodes.range(first..)? {
@@ -97,7 +102,7 @@ impl Snapshot {
             let ino = Ino(ino.value());
             let row = Row::decode(ino, bytes.value(), &self.defaults);
             let row = row.ok_or_else(|| tables::corrupted("inode", ino))?;
-            if row.inode.kind != Kind::Dir {
+            if are_wanted(&row) {
                 rows.push(row);
             }
         }

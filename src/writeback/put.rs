@@ -134,12 +134,22 @@ impl Writeback {
         let turn = staged.sole_turn().await;
         let Some(turn) = turn.filter(|_| staged.version() == *version) else {
             // so that the index knows that there is more
-            content.sync(staged).await?;
+            let synced = content.sync(staged).await;
             self.settle(task, settled).await?;
+            synced?;
             return Ok(Step::Changed);
         };
         let base = (staged.base_len() > 0).then_some(&task.node.inode);
-        let local = Some(content.promote(staged, base).await?);
+        let local = match content.promote(staged, base).await {
+            Ok(local) => Some(local),
+            Err(error) => {
+                // what S3 has now is told all the same: of a file removed meanwhile it is what is to be removed
+                return match self.settle(task, settled).await? {
+                    Outcome::Gone => Ok(Step::Done),
+                    Outcome::Done | Outcome::Again => Err(error.into()),
+                };
+            }
+        };
         let outcome = self.settle(task, Settled { local, ..settled }).await?;
         let is_replaced = self.rooms.index.node(task.node.ino)?.is_none_or(|node| node.staged != Some(staged.id()));
         if outcome != Outcome::Again || is_replaced {

@@ -55,6 +55,10 @@ impl Backend for Echo {
     async fn forget_conflict(&self, number: u64) -> Result<bool, Error> {
         Ok(number == 7)
     }
+
+    async fn fsck(&self, options: fsck::Options) -> fsck::Report {
+        fsck::Report { keys: u64::from(options.remote), repaired: u64::from(options.repair), ..Default::default() }
+    }
 }
 
 /// A running HTTP side over a cache directory of its own.
@@ -124,9 +128,15 @@ async fn pages_are_answered() {
 async fn nothing_can_be_changed_over_the_pages() {
     let rig = Rig::start().await;
     let post = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
-    for path in
-        ["/refresh?path=a", "/warm?path=a", "/sync?path=a", "/conflicts", "/conflicts/forget?number=7", "/why?path=a"]
-    {
+    for path in [
+        "/refresh?path=a",
+        "/warm?path=a",
+        "/sync?path=a",
+        "/conflicts",
+        "/conflicts/forget?number=7",
+        "/fsck",
+        "/why?path=a",
+    ] {
         assert!(rig.raw(&post(path)).await.starts_with("HTTP/1.1 404"), "{path}");
         assert!(rig.get(path).await.starts_with("HTTP/1.1 404"), "{path}");
     }
@@ -184,6 +194,8 @@ async fn commands_go_over_the_control_socket() {
         assert_eq!(synced, json!({ "failures": [{ "key": "a", "why": "denied", "may_pass": false }] }));
         let conflicts = client.get("/conflicts").await.expect("an answer");
         assert_eq!(conflicts, json!([{ "number": 7, "key": "a", "kept_as": "b", "at": 1, "what": "both" }]));
+        let checked = client.post("/fsck?remote=true&repair=false").await.expect("an answer");
+        assert_eq!((&checked["keys"], &checked["repaired"]), (&json!(1), &json!(0)));
         assert!(client.post("/conflicts/forget?number=7").await.is_ok());
         for (query, error) in
             [("?number=8", "there is no conflict 8: see `fasts3 conflicts`"), ("", "?number= is missing, or no number")]

@@ -99,6 +99,11 @@ impl Staged {
         state.is_saved() && !state.is_too_long
     }
 
+    /// Whether the file is open.
+    pub(in super::super) fn is_file_open(&self) -> bool {
+        self.file.get().is_some()
+    }
+
     /// The file; opened, or made, at the first call.
     pub(super) fn file(&self) -> io::Result<Arc<File>> {
         if let Some(file) = self.file.get() {

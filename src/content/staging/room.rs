@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::super::keeper::ROWS;
 use super::super::ranges::RangeSet;
-use super::super::{Content, Disk, LIMIT_AGE_MS, blocking};
+use super::super::{Content, Damaged, Disk, LIMIT_AGE_MS, blocking};
 use super::Staged;
 use crate::index::StagedRow;
 use crate::types::ObjectId;
@@ -113,16 +113,11 @@ impl Content {
 
     /// Says aloud when a file lacks what its row promises. The row is kept: for `fsck`, and because a file may come back.
     fn check_file(&self, id: ObjectId, row: &StagedRow) -> io::Result<()> {
-        let Some(last) = row.ranges.last() else { return Ok(()) };
-        let length = match std::fs::metadata(self.volume.dir.path(id)) {
-            Ok(metadata) => metadata.len(),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-            Err(e) => return Err(e),
-        };
+        let Some(damaged) = self.staging_damage(id, row)? else { return Ok(()) };
         // asked again: it may have been uploaded, or removed, meanwhile
-        if length < last.end && self.index.staged(id).map_err(io::Error::other)?.as_ref() == Some(row) {
-            let (ino, staged) = (row.ino, id.0);
-            error!(%ino, staged, length, promised = last.end, "DATA LOSS: a staging file is missing or short; run `fsck`");
+        if self.index.staged(id).map_err(io::Error::other)?.as_ref() == Some(row) {
+            let Damaged { ino, length, promised, .. } = damaged;
+            error!(%ino, staged = id.0, ?length, promised, "DATA LOSS: a staging file is missing or short; run `fsck`");
         }
         Ok(())
     }

@@ -43,7 +43,11 @@ impl Bench {
 }
 
 fn object(ino: Ino, object: ObjectId) -> Option<(Local, ObjectRow)> {
-    Some((Local { object, complete: true }, ObjectRow { ino, size: 0, presence: Presence::Complete }))
+    object_of(ino, object, 0)
+}
+
+fn object_of(ino: Ino, object: ObjectId, size: u64) -> Option<(Local, ObjectRow)> {
+    Some((Local { object, complete: true }, ObjectRow { ino, size, presence: Presence::Complete }))
 }
 
 #[tokio::test]
@@ -76,13 +80,13 @@ async fn the_files_that_a_settled_version_replaces_are_garbage() {
     let not_current = Settled { change: 1, local: object(ino, staged), ..bench.answer(&task, "e1") };
     assert_eq!(bench.settle(not_current).await, Outcome::Again);
     assert_eq!(bench.index.garbage(9).unwrap(), [], "it is a second name of the staging file");
-    let answer = Settled { local: object(ino, new), ..bench.answer(&bench.task(ino), "e2") };
+    let answer = Settled { local: object_of(ino, new, 3), ..bench.answer(&bench.task(ino), "e2") };
     assert_eq!(bench.settle(answer).await, Outcome::Done);
     assert_eq!(bench.index.garbage(9).unwrap(), [old, staged]);
 
     // merged into the version below: that file stays
     bench.edit(move |edit| edit.stage(ino, ObjectId(staged.0 + 100_000), 3, 3)).await;
-    let answer = Settled { local: object(ino, new), ..bench.answer(&bench.task(ino), "e3") };
+    let answer = Settled { local: object_of(ino, new, 3), ..bench.answer(&bench.task(ino), "e3") };
     assert_eq!(bench.settle(answer).await, Outcome::Done);
     assert_eq!(bench.index.garbage(9).unwrap(), [old, staged, ObjectId(staged.0 + 100_000)]);
     assert_eq!(bench.index.node(ino).unwrap().unwrap().local.unwrap().object, new);
