@@ -548,3 +548,27 @@ async fn changes_go_on_while_s3_is_down() {
     world.s3.faults().set_down(false);
     assert_eq!(client.read("sub/moved").await.unwrap(), b"bytes");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chmod_of_a_file_that_was_only_listed_keeps_its_owner() {
+    let world = World::new().await;
+    let user =
+        [("file-owner", "77"), ("file-group", "88"), ("file-mtime", "5000000000ns"), ("file-permissions", "0644")];
+    world.bucket.put("f", b"bytes".to_vec(), &user);
+    let mut client = world.client().await;
+    let head = world.s3.faults().hold(Kind::Head);
+    client.list("").await.unwrap();
+    let file = client.lookup("f").await.unwrap().handle;
+
+    let told = async {
+        head.arrived().await;
+        head.release();
+    };
+    let (set, ()) = soon(async { tokio::join!(client.setattr(&file, mode(0o600)), told) }).await;
+
+    set.unwrap();
+    world.sync().await;
+    let user = world.bucket.get("f").unwrap().user;
+    assert_eq!((user["file-permissions"].as_str(), user["file-owner"].as_str()), ("0100600", "77"));
+    assert_eq!((user["file-group"].as_str(), user["file-mtime"].as_str()), ("88", "5000000000ns"));
+}
