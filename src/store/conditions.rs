@@ -19,6 +19,9 @@ use super::{
 };
 use crate::types::{ETag, Key, Time};
 
+/// What the keys begin with that are probed: listings leave them out.
+pub const PROBE_PREFIX: &str = ".fasts3-probe-";
+
 /// What a store honours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {

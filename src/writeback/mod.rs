@@ -253,7 +253,7 @@ impl Writeback {
 
 /// A key that nobody has.
 fn probe_key() -> Key {
-    Key::new(&format!(".fasts3-probe-{}", uuid::Uuid::new_v4().simple())).expect("it is short")
+    Key::new(&format!("{}{}", conditions::PROBE_PREFIX, uuid::Uuid::new_v4().simple())).expect("it is short")
 }
 
 /// When a request was sent and answered.
