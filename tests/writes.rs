@@ -187,6 +187,7 @@ async fn a_name_removed_here_is_gone_though_s3_still_has_it() {
     let world = World::new().await;
     world.put("dir/file", "bytes");
     world.put("dir/other", "bytes");
+    let _held = world.s3.faults().hold(Kind::Delete);
     let mut client = world.client().await;
     let dir = client.lookup("dir").await.unwrap().handle;
     let file = client.lookup("dir/file").await.unwrap().handle;
