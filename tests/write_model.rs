@@ -208,7 +208,7 @@ impl Run {
             }
             Step::Link { dir, name } => {
                 let Some(at) = self.dir(dir).await else { return };
-                let target = content(n, 9);
+                let target = format!("target {n}").into_bytes();
                 match self.client.symlink_in(&at, NAMES[name].as_bytes(), &target).await {
                     Ok(_) => self.wrote(key(dir, name), target),
                     Err(status) => self.expect(status, &[NFS3ERR_EXIST]),

@@ -187,6 +187,7 @@ async fn a_name_removed_here_is_gone_though_s3_still_has_it() {
     let world = World::new().await;
     world.put("dir/file", "bytes");
     world.put("dir/other", "bytes");
+    let _held = world.s3.faults().hold(Kind::Delete);
     let mut client = world.client().await;
     let dir = client.lookup("dir").await.unwrap().handle;
     let file = client.lookup("dir/file").await.unwrap().handle;
@@ -561,4 +562,28 @@ async fn a_commit_waits_for_s3_where_that_is_asked_for() {
     client.write_at(&saved.handle, 0, b"IN", stable_how::UNSTABLE).await.unwrap();
     assert_eq!(client.commit(&saved.handle).await.unwrap_err(), NFS3ERR_JUKEBOX);
     assert_eq!(client.read("kept").await.unwrap(), b"IN S3 by now", "it is safe here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chmod_of_a_file_that_was_only_listed_keeps_its_owner() {
+    let world = World::new().await;
+    let user =
+        [("file-owner", "77"), ("file-group", "88"), ("file-mtime", "5000000000ns"), ("file-permissions", "0644")];
+    world.bucket.put("f", b"bytes".to_vec(), &user);
+    let mut client = world.client().await;
+    let head = world.s3.faults().hold(Kind::Head);
+    client.list("").await.unwrap();
+    let file = client.lookup("f").await.unwrap().handle;
+
+    let told = async {
+        head.arrived().await;
+        head.release();
+    };
+    let (set, ()) = soon(async { tokio::join!(client.setattr(&file, mode(0o600)), told) }).await;
+
+    set.unwrap();
+    world.sync().await;
+    let user = world.bucket.get("f").unwrap().user;
+    assert_eq!((user["file-permissions"].as_str(), user["file-owner"].as_str()), ("0100600", "77"));
+    assert_eq!((user["file-group"].as_str(), user["file-mtime"].as_str()), ("88", "5000000000ns"));
 }

@@ -13,7 +13,7 @@ use super::statfs::MAX_FILE_BYTES;
 use super::{ATTEMPTS, Fs, error, now, permission};
 use crate::index::{Edit, Inode, Kind, NewAttributes, Node, StagedProgress, StagedRow};
 use crate::rpc::Credentials;
-use crate::types::{ObjectId, Time};
+use crate::types::{Ino, ObjectId, Time};
 
 /// A SETATTR.
 #[derive(Clone)]
@@ -46,6 +46,7 @@ impl Fs {
 
     /// The same, waited for.
     pub(super) async fn set(&self, id: u64, wanted: Wanted) -> Result<Wcc, Refused> {
+        self.revalidator.describe(Ino(id)).await;
         for _ in 0..ATTEMPTS {
             let node = self.node(id)?;
             let done = match node.staged {

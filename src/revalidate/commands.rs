@@ -73,6 +73,24 @@ impl Revalidator {
         self.check_file(ino, Source::Command).await
     }
 
+    /// Has S3 tell the attributes of a file of which only a listing has spoken, before some of them are changed here: the
+    /// others would be taken for those of here. Past the deadline, and without S3, they are.
+    pub async fn describe(&self, ino: Ino) {
+        let wanting = || self.index.node(ino).ok().flatten().filter(|node| check::wants_attributes(node));
+        let asked = async {
+            let Some(node) = wanting().filter(|node| node.kind != Kind::Dir) else { return };
+            if node.freshness.is_pending() {
+                self.waiters.released(&node).await;
+            }
+            if wanting().is_some()
+                && let Err(trouble) = self.check_now(ino).await
+            {
+                tracing::debug!(%ino, error = ?trouble.to_wait(), "cannot ask for attributes before they are changed");
+            }
+        };
+        let _ = tokio::time::timeout(self.settings.deadline, asked).await;
+    }
+
     /// Brings a file here, or all files below a directory, after a listing of it.
     pub async fn warm(&self, ino: Ino) -> Result<Warmed, WaitError> {
         let (node, _) = self.node_and_key(ino).map_err(|trouble| trouble.to_wait())?;

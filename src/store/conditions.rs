@@ -19,17 +19,12 @@ use super::{
 };
 use crate::types::{ETag, Key, Time};
 
-/// Begins the keys that `probe` should be given: listings do not show them.
-const PROBE: &str = ".fasts3-probe-";
+/// What the keys begin with that are probed: listings leave them out.
+pub(super) const PROBE_PREFIX: &str = ".fasts3-probe-";
 
 /// A key that nobody has, to probe with.
 pub fn probe_key() -> Key {
-    Key::new(&format!("{PROBE}{}", uuid::Uuid::new_v4().simple())).expect("it is short")
-}
-
-/// Whether an object of that key is a probe's, which is about to remove it.
-pub(super) fn is_probe(key: &Key) -> bool {
-    key.starts_with(PROBE)
+    Key::new(&format!("{PROBE_PREFIX}{}", uuid::Uuid::new_v4().simple())).expect("it is short")
 }
 
 /// What a store honours.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::conditions::PROBE_PREFIX;
 use crate::types::Key;
 use crate::types::key::MAX_KEY_BYTES;
 
@@ -31,9 +32,13 @@ impl Prefix {
     }
 
     /// The key in the export of a key that S3 listed, percent-encoded as `encoding-type=url` has it.
-    /// `None`, and one warning, when we cannot tell it: not UTF-8, or longer than S3 allows.
+    /// `None`, and one warning, when we cannot tell it: not UTF-8, or longer than S3 allows. `None` also of what a server
+    /// like this one only probes the store with.
     pub(super) fn strip_encoded(&self, listed: &str) -> Option<Key> {
         let key = decode(listed).and_then(|full| Key::new(full.strip_prefix(&self.prefix)?));
+        if key.as_ref().is_some_and(|key| key.starts_with(PROBE_PREFIX)) {
+            return None;
+        }
         if key.is_none() && !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(key = listed, "keys that are not UTF-8 or over 1,024 bytes are not shown");
         }
@@ -93,5 +98,12 @@ mod tests {
             assert_eq!(prefix.strip_encoded(bad), None, "{bad}");
         }
         assert_eq!(Prefix::new("p/").strip_encoded("q/x"), None);
+    }
+
+    #[test]
+    fn probes_are_nobodys_files() {
+        let probe = format!("p/{PROBE_PREFIX}7");
+        assert_eq!(Prefix::new("p/").strip_encoded(&probe), None);
+        assert!(Prefix::new("").strip_encoded(&probe).is_some(), "a file below p/");
     }
 }

@@ -11,7 +11,6 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use aws_sdk_s3::types::{EncodingType, RequestPayer};
 
-use super::conditions::is_probe;
 use super::error::{Asked, Failure};
 use super::prefix::Prefix;
 use super::{Error, GetIf, Got, ListPage, ListRequest, ObjectMeta, Store, Timing, answer};
@@ -127,7 +126,7 @@ impl Store for S3Store {
         let listed = answer.map_err(|error| map(&error, &self.asked("LIST", None)))?;
         let is_truncated = listed.is_truncated.unwrap_or_default();
         let objects = listed.contents.unwrap_or_default().into_iter().filter_map(|mut object| {
-            let key = self.prefix.strip_encoded(&object.key.take()?).filter(|key| !is_probe(key))?;
+            let key = self.prefix.strip_encoded(&object.key.take()?)?;
             Some((key, answer::of_listed(object)?))
         });
         let folded = listed.common_prefixes.unwrap_or_default().into_iter();
