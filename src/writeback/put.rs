@@ -139,7 +139,12 @@ impl Writeback {
             return Ok(Step::Changed);
         };
         let base = (staged.base_len() > 0).then_some(&task.node.inode);
-        let local = Some(content.promote(staged, base).await?);
+        let local = match content.promote(staged, base).await {
+            Ok(local) => Some(local),
+            // removed meanwhile: what was sent has to leave S3 again
+            Err(_) if self.rooms.index.node(task.node.ino)?.is_none() => None,
+            Err(error) => return Err(error.into()),
+        };
         let outcome = self.settle(task, Settled { local, ..settled }).await?;
         let is_replaced = self.rooms.index.node(task.node.ino)?.is_none_or(|node| node.staged != Some(staged.id()));
         if outcome != Outcome::Again || is_replaced {
