@@ -142,12 +142,12 @@ impl Writeback {
         let base = (staged.base_len() > 0).then_some(&task.node.inode);
         let local = match content.promote(staged, base).await {
             Ok(local) => Some(local),
+            // removed meanwhile: what was sent has to leave S3 again
+            Err(_) if self.rooms.index.node(task.node.ino)?.is_none() => None,
             Err(error) => {
-                // what S3 has now is told all the same: of a file removed meanwhile it is what is to be removed
-                return match self.settle(task, settled).await? {
-                    Outcome::Gone => Ok(Step::Done),
-                    Outcome::Done | Outcome::Again => Err(error.into()),
-                };
+                // what S3 has now is told all the same
+                self.settle(task, settled).await?;
+                return Err(error.into());
             }
         };
         let outcome = self.settle(task, Settled { local, ..settled }).await?;

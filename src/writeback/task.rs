@@ -61,6 +61,7 @@ impl Writeback {
             Ok(end) => end,
             // the next start goes on
             Err(Trouble::Index(IndexError::Closed) | Trouble::Stopping) => End::Later(Tick(u64::MAX)),
+            Err(_) if self.is_gone(&work) => End::Done,
             Err(trouble) => trouble.into_end(self.name(&work)),
         }
     }
@@ -72,6 +73,11 @@ impl Writeback {
         let written = self.rooms.content.staged_if_open(*ino)?.written_at();
         let quiet = Tick(written.0 + self.settings.upload_delay.as_millis() as u64).min(patience);
         (written != Tick::NEVER && quiet > self.clock.now()).then_some(quiet)
+    }
+
+    /// Whether its inode was removed, and its bytes perhaps while they were wanted.
+    fn is_gone(&self, work: &Work) -> bool {
+        matches!(work, Work::Inode(ino) if matches!(self.rooms.index.node(*ino), Ok(None)))
     }
 
     /// What a person calls it.

@@ -65,6 +65,20 @@ async fn a_file_that_changes_during_its_upload_goes_up_again() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_removed_during_its_upload_goes_from_s3_too() {
+    let rig = Rig::new().await;
+    rig.write("f", "first").await;
+    let gate = rig.s3.faults().hold_answer((Request::Put, "f"));
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived()).await;
+    rig.remove("f").await;
+    gate.release();
+    rig.meanwhile(rig.s3.requests().reached(Request::Delete, 1)).await;
+    rig.sync().await;
+    assert_eq!((rig.bucket.keys(), rig.names()), (vec![], vec![]));
+}
+
+#[tokio::test]
 async fn a_write_that_is_not_durable_yet_goes_up_too() {
     let rig = Rig::new().await;
     rig.write("f", "first").await;
