@@ -327,10 +327,11 @@ impl Run {
         }
     }
 
-    /// A refusal that may be; without S3 one more, and one where the other writer may have removed the directory.
+    /// A refusal that may be. Without S3, or where the other writer changes the directory meanwhile: also to ask again, and
+    /// that the directory is gone.
     fn expect(&self, status: nfsstat3, expected: &[nfsstat3]) {
         let may_be = match status {
-            NFS3ERR_JUKEBOX => self.is_down,
+            NFS3ERR_JUKEBOX => self.is_down || self.has_others,
             NFS3ERR_STALE => self.has_others,
             status => expected.contains(&status),
         };
