@@ -6,13 +6,14 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fasts3::s3server::{Fault, Gate, On};
 use nfs3_client::nfs3_types::nfs3::nfsstat3::*;
 use nfs3_client::nfs3_types::nfs3::*;
 use proptest::prelude::*;
 use support::changes::no_attributes;
-use support::{Client, World};
+use support::{Client, RECHECK, World};
 
 const DIRS: [&str; 4] = ["", "d", "e", "d/i"];
 const NAMES: [&str; 3] = ["x", "y", "d"];
@@ -326,10 +327,11 @@ impl Run {
         }
     }
 
-    /// A refusal that may be; without S3 one more, and one where the other writer may have removed the directory.
+    /// A refusal that may be. Without S3, or where the other writer changes the directory meanwhile: also to ask again, and
+    /// that the directory is gone.
     fn expect(&self, status: nfsstat3, expected: &[nfsstat3]) {
         let may_be = match status {
-            NFS3ERR_JUKEBOX => self.is_down,
+            NFS3ERR_JUKEBOX => self.is_down || self.has_others,
             NFS3ERR_STALE => self.has_others,
             status => expected.contains(&status),
         };
@@ -339,14 +341,14 @@ impl Run {
     async fn settle(&mut self) {
         self.is_down = false;
         self.world.s3.faults().clear();
-        self.world.sync().await;
+        self.sync().await;
         // a change of kind shows in two rounds: what was there is gone, then what is there appears
         for _ in 0..3 {
             self.world.age();
             self.tree().await;
             self.world.quiet().await;
         }
-        self.world.sync().await;
+        self.sync().await;
         let (files, dirs) = self.tree().await;
         let (objects, markers) = self.objects();
         let shown = |files: &BTreeMap<String, Vec<u8>>| {
@@ -366,6 +368,20 @@ impl Run {
             for (key, bytes) in owed {
                 assert!(objects.values().any(|o| *o == bytes), "what was written {who} to {key} is lost");
             }
+        }
+    }
+
+    /// Waits until S3 has it all, while time goes by: what failed is tried again later.
+    async fn sync(&self) {
+        let pass = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.world.clock.advance(RECHECK);
+            }
+        };
+        tokio::select! {
+            () = self.world.sync() => {}
+            () = pass => unreachable!("time never ends"),
         }
     }
 
