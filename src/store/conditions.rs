@@ -20,7 +20,7 @@ use super::{
 use crate::types::{ETag, Key, Time};
 
 /// What the keys begin with that are probed: listings leave them out.
-pub(super) const PROBE_PREFIX: &str = ".fasts3-probe-";
+pub const PROBE_PREFIX: &str = ".fasts3-probe-";
 
 /// A key that nobody has, to probe with.
 pub fn probe_key() -> Key {

@@ -193,7 +193,8 @@ fn kind_of(id: u64) -> ftype3 {
 
 /// Attributes, no two fields alike.
 pub(super) fn attr(id: u64) -> fattr3 {
-    let n = id as u32 * 100;
+    // of forged handles, too
+    let n = id as u32 % 1000 * 100;
     let time = |add| nfstime3 { seconds: n + add, nseconds: n + add + 1 };
     fattr3 {
         ftype: kind_of(id),
