@@ -1,5 +1,5 @@
 //! Changes made here, as rows: what `Edit` leaves behind, made by hand, for the tests of reconciling.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 use super::change::Change;
 use super::locate::Walked;

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_takes_anothers_name_keeps_its_own_attributes() {
+    fn a_file_in_the_place_of_another_keeps_its_own_attributes() {
         let user = BTreeMap::from([("colour".into(), "blue".into()), ("uid".into(), "99".into())]);
         let inode = Inode { attributes_known: false, ..some_inode() };
         let after = compose(Some(inherited(Headers { user, ..Headers::default() })), &inode, &PENDING, &key("f"));

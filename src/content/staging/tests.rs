@@ -1,4 +1,5 @@
 //! Staging files against a real index and a real directory.
+#![allow(clippy::single_range_in_vec_init, reason = "a list of ranges may have one")]
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -689,6 +690,7 @@ async fn files_that_nobody_uses_are_closed_and_those_that_are_ahead_are_not() {
 }
 
 #[tokio::test]
+#[allow(clippy::await_holding_lock, reason = "that it is held is what the test is about")]
 async fn read_waits_for_a_write_that_has_begun() {
     let rig = Rig::roomy();
     let staged = rig.made("f").await;

@@ -35,7 +35,7 @@ impl PageWork {
         1 + self.page.objects.len() + self.page.prefixes.len() - self.done
     }
 
-    /// Goes on with the page. See [`super::Index::apply_page`].
+    /// Goes on with the page. See [`crate::index::Index::apply_page`].
     pub(in crate::index) fn run(self, change: &mut Change<'_>) -> Result<Progress, IndexError> {
         let PageWork { sweep, page, mut done, applied } = self;
         let evidence = Evidence { sent: page.sent, answered: page.answered, content: None };

@@ -335,7 +335,8 @@ impl World {
         let (sent, answered) = (self.bench.tick(), self.bench.tick());
         let local = match task.node.staged {
             Some(staged) if content => {
-                let object = if self.fresh() % 2 == 0 { staged.0 } else { self.bench.index.allocate().await.unwrap() };
+                let object =
+                    if self.fresh().is_multiple_of(2) { staged.0 } else { self.bench.index.allocate().await.unwrap() };
                 let local = Local { object: ObjectId(object), complete: true };
                 Some((local, ObjectRow { ino, size: task.node.size, presence: Presence::Complete }))
             }
@@ -438,11 +439,13 @@ impl World {
     async fn break_cycle(&mut self, inodes: &[Ino]) {
         for ino in inodes {
             let task = self.bench.index.task(*ino).unwrap().unwrap();
-            if task.node.kind != Kind::Dir && task.node.remote.is_some() {
+            if task.node.kind != Kind::Dir
+                && let Some(remote) = &task.node.remote
+            {
                 let tag = self.source(&task).tag;
                 let key = Key::new(&format!("out-of-the-way-{}", self.fresh())).unwrap();
                 let etag = ETag::new(&self.put(&key, Some(tag)));
-                let (change, size) = (0, task.node.remote.as_ref().unwrap().size);
+                let (change, size) = (0, remote.size);
                 let (sent, answered) = (self.bench.tick(), self.bench.tick());
                 let (ino, content, local) = (*ino, false, None);
                 let settled = Settled { ino, change, key, etag, size, sent, answered, content, local };
