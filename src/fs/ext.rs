@@ -418,7 +418,7 @@ pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     fn rmdir_by(&self, caller: &Caller, dir: fileid3, name: &[u8]) -> Answer<Result<Wcc, Refused>>;
     /// RENAME. # Errors: NOENT, EXIST, NOTDIR, ISDIR, NOTEMPTY, INVAL, ACCES, PERM, ROFS, NAMETOOLONG, STALE, JUKEBOX, IO.
     fn rename_by(&self, caller: &Caller, args: RenameArgs<'_>) -> Answer<Result<(Wcc, Wcc), RenameRefused>>;
-    /// LINK: the file's attributes and the directory's. # Errors: NOTSUPP.
+    /// LINK: the file's attributes and the directory's. # Errors: STALE, ROFS, NOTSUPP.
     #[expect(clippy::type_complexity, reason = "said once, and always refused")]
     fn link_by(
         &self,

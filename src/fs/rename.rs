@@ -88,7 +88,8 @@ impl Fs {
             Ok(node) => self.attributes(&node),
             Err(status) => return Answer::Now(Err((None, self.refused(status, dir)))),
         };
-        Answer::Now(Err((Some(attr), self.refused(nfsstat3::NFS3ERR_NOTSUPP, dir))))
+        let refused = self.writable(dir).err().unwrap_or_else(|| self.refused(nfsstat3::NFS3ERR_NOTSUPP, dir));
+        Answer::Now(Err((Some(attr), refused)))
     }
 }
 
