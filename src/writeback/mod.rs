@@ -2,7 +2,9 @@
 //! Owns: when to upload and in which order, the uploads under way, backoff, conflicts.
 //! Invariants
 //! - The journal (`index`) alone says what is to be done; a task is planned from one commit, carried out, and
-//!   told to the index. Doing it again after a crash does no harm.
+//!   told to the index. Doing it again after a crash loses nothing. Known gap: what was sent and not settled is
+//!   remembered in memory only, so after a crash a write that landed, of a file changed or removed since, is taken for
+//!   somebody else's (`tests/crash.rs` has the ignored test).
 //! - Nothing is written over a version that is not the one the local change was made of (`If-Match`,
 //!   `If-None-Match`). What S3 has instead is kept, and so is what is here (D4).
 //! - One task an inode at a time, and one a key.
