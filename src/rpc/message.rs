@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::outgoing::Request;
 use super::record::LAST_FRAGMENT;
 use super::xdr::{Malformed, Reader, Write, padding};
 use super::{Credentials, Outcome};
@@ -33,16 +34,39 @@ const AUTH_SYS: u32 = 1;
 const RPCSEC_GSS: u32 = 6;
 
 /// Why a call was not answered with a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// RPC_MISMATCH.
+    #[error("another version of RPC is spoken")]
     RpcMismatch,
+    /// PROG_UNAVAIL.
+    #[error("no such program")]
     ProgramUnavailable,
-    ProgramMismatch { low: u32, high: u32 },
+    /// PROG_MISMATCH.
+    #[error("the program has versions {low} to {high} only")]
+    ProgramMismatch {
+        /// The lowest that is served.
+        low: u32,
+        /// The highest.
+        high: u32,
+    },
+    /// PROC_UNAVAIL.
+    #[error("no such procedure")]
     ProcedureUnavailable,
+    /// GARBAGE_ARGS.
+    #[error("the arguments are not understood")]
     GarbageArgs,
+    /// SYSTEM_ERR.
+    #[error("the server failed")]
     SystemError,
+    /// AUTH_BADCRED, AUTH_REJECTEDCRED.
+    #[error("the credentials are not accepted")]
     BadCredentials,
+    /// AUTH_BADVERF, AUTH_REJECTEDVERF.
+    #[error("the verifier is not accepted")]
     BadVerifier,
+    /// AUTH_TOOWEAK, and all else that is wrong with who calls.
+    #[error("not allowed to this caller")]
     AuthTooWeak,
 }
 
@@ -152,6 +176,83 @@ fn auth_sys(r: &mut Reader<'_>) -> Result<Credentials, Malformed> {
     }
     let gids = (0..count).map(|_| r.u32()).collect::<Result<_, _>>()?;
     Ok(Credentials { uid, gid, gids })
+}
+
+/// A whole call with its record mark.
+pub(super) fn call(xid: u32, request: &Request<'_>) -> Vec<u8> {
+    let mut out = vec![0; 4];
+    let Request { program, version, procedure, .. } = *request;
+    [xid, CALL, RPC_VERSION, program, version, procedure].iter().for_each(|word| out.put_u32(*word));
+    match request.credentials {
+        None => [AUTH_NONE, 0].iter().for_each(|word| out.put_u32(*word)),
+        Some(credentials) => {
+            out.put_u32(AUTH_SYS);
+            out.put_opaque(&auth_sys_body(credentials));
+        }
+    }
+    [AUTH_NONE, 0].iter().for_each(|word| out.put_u32(*word));
+    out.extend_from_slice(request.args);
+    finish(&mut out, 0, 0);
+    out
+}
+
+/// An AUTH_SYS body without a stamp; the machine's name is the program's, since nobody looks it up.
+fn auth_sys_body(credentials: &Credentials) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_u32(0);
+    body.put_opaque(env!("CARGO_PKG_NAME").as_bytes());
+    let gids = &credentials.gids[..credentials.gids.len().min(MAX_GIDS as usize)];
+    [credentials.uid, credentials.gid, gids.len() as u32].iter().chain(gids).for_each(|word| body.put_u32(*word));
+    body
+}
+
+/// Why a message has no result of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoReply {
+    /// It is no reply to that call.
+    Stray,
+    Refused(Refusal),
+}
+
+/// The result in the reply to call `xid`.
+pub(super) fn result(reply: &[u8], xid: u32) -> Result<&[u8], NoReply> {
+    let mut r = Reader::new(reply);
+    if r.u32() != Ok(xid) || r.u32() != Ok(REPLY) {
+        return Err(NoReply::Stray);
+    }
+    match accepted(&mut r) {
+        Ok(None) => Ok(r.rest()),
+        Ok(Some(refusal)) => Err(NoReply::Refused(refusal)),
+        Err(Malformed) => Err(NoReply::Stray),
+    }
+}
+
+/// Reads a reply's header behind its type: why the call was refused, if it was.
+fn accepted(r: &mut Reader<'_>) -> Result<Option<Refusal>, Malformed> {
+    match r.u32()? {
+        MSG_ACCEPTED => _ = auth(r)?,
+        MSG_DENIED => return denied(r).map(Some),
+        _ => return Err(Malformed),
+    }
+    Ok(match r.u32()? {
+        0 => None,
+        1 => Some(Refusal::ProgramUnavailable),
+        2 => Some(Refusal::ProgramMismatch { low: r.u32()?, high: r.u32()? }),
+        3 => Some(Refusal::ProcedureUnavailable),
+        4 => Some(Refusal::GarbageArgs),
+        5 => Some(Refusal::SystemError),
+        _ => return Err(Malformed),
+    })
+}
+
+fn denied(r: &mut Reader<'_>) -> Result<Refusal, Malformed> {
+    match (r.u32()?, r.u32()?) {
+        (0, _low) => Ok(Refusal::RpcMismatch),
+        (1, 1 | 2) => Ok(Refusal::BadCredentials),
+        (1, 3 | 4) => Ok(Refusal::BadVerifier),
+        (1, _) => Ok(Refusal::AuthTooWeak),
+        _ => Err(Malformed),
+    }
 }
 
 /// Starts an accepted, successful reply; returns where it starts. The result is to be appended.

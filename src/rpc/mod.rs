@@ -9,6 +9,7 @@
 mod connection;
 mod drc;
 mod message;
+pub mod outgoing;
 mod output;
 mod record;
 mod replies;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
 
+pub use message::Refusal;
 pub use server::{bind, serve};
 pub use stats::{CallCounts, Stats};
 

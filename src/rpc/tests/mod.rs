@@ -9,6 +9,7 @@ mod files;
 mod flow;
 mod hostile;
 mod once;
+mod outgoing;
 mod wire;
 
 use std::future::Future;
