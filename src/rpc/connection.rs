@@ -61,6 +61,7 @@ impl Closed {
 pub(super) struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
+    local: SocketAddr,
     shared: Arc<Shared>,
     input: Input,
     /// Whether all whole records of `input` are taken.
@@ -85,11 +86,13 @@ enum Intake {
 
 impl Connection {
     pub(super) fn new(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Connection {
-        // an IPv4 client of a dual-stack listener is that IPv4 client
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let peer = canonical(peer);
+        // a connection that has no address any more is closed at its first read
+        let local = stream.local_addr().map_or(peer, canonical);
         Connection {
             stream,
             peer,
+            local,
             input: Input::new(shared.limits.max_record),
             drained: true,
             replies: Replies::new(),
@@ -201,7 +204,7 @@ impl Connection {
             }
         };
         let Message { xid, version, procedure, args, .. } = message;
-        let call = Call { version, procedure, credentials, peer: self.peer, args };
+        let call = Call { version, procedure, credentials, peer: self.peer, local: self.local, args };
         if entry.program.is_idempotent(version, procedure) {
             self.replies.run(&*entry.program, xid, &call);
         } else {
@@ -251,6 +254,11 @@ impl Connection {
         self.replies.output.relax();
         Ok(())
     }
+}
+
+/// An IPv4 client of a dual-stack listener is that IPv4 client.
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// Whose call it is, and who calls; nobody's and no one when it is a ping.

@@ -56,6 +56,8 @@ pub struct Call<'a> {
     pub credentials: &'a Credentials,
     /// From where.
     pub peer: SocketAddr,
+    /// By which address of ours.
+    pub local: SocketAddr,
     /// The procedure's arguments, still XDR.
     pub args: &'a [u8],
 }

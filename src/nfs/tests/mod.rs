@@ -33,7 +33,8 @@ fn call_as(uid: u32, program: &dyn Program, procedure: u32, args: &[u8]) -> (Out
     let credentials = user(uid);
     let peer = "192.0.2.7:700".parse().unwrap();
     let version = *program.versions().end();
-    let call = Call { version, procedure, credentials: &credentials, peer, args };
+    let local = "192.0.2.1:2049".parse().unwrap();
+    let call = Call { version, procedure, credentials: &credentials, peer, local, args };
     let mut reply = BEFORE.to_vec();
     let (outcome, tail) = match program.call(&call, &mut reply) {
         Handled::Done(outcome, tail) => (outcome, tail),
