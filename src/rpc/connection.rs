@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::message::{Caller, Message, NoCall, Refusal};
+use super::outgoing::Transport;
 use super::output::Sent;
 use super::record::{BadRecord, Input, Place};
 use super::replies::{Once, Replies};
@@ -204,7 +205,15 @@ impl Connection {
             }
         };
         let Message { xid, version, procedure, args, .. } = message;
-        let call = Call { version, procedure, credentials, peer: self.peer, local: self.local, args };
+        let call = Call {
+            version,
+            procedure,
+            credentials,
+            peer: self.peer,
+            local: self.local,
+            transport: Transport::Tcp,
+            args,
+        };
         if entry.program.is_idempotent(version, procedure) {
             self.replies.run(&*entry.program, xid, &call);
         } else {
@@ -262,7 +271,7 @@ pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 /// Whose call it is, and who calls; nobody's and no one when it is a ping.
-fn route<'a>(
+pub(super) fn route<'a>(
     message: &Message<'_>,
     programs: &'a Programs,
     caller: &'a mut Caller,

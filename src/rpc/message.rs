@@ -308,6 +308,13 @@ pub(super) fn whole(xid: u32, outcome: Outcome, body: &[u8], tail: &[u8]) -> Byt
     out.into()
 }
 
+/// A whole refusal by itself, its record mark included.
+pub(super) fn refused(xid: u32, refusal: &Refusal) -> Bytes {
+    let mut out = Vec::new();
+    refuse(&mut out, 0, xid, refusal);
+    out.into()
+}
+
 /// What the caller is told for an outcome; `None` for its result.
 pub(super) fn refusal(outcome: Outcome) -> Option<Refusal> {
     match outcome {

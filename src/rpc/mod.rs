@@ -1,4 +1,4 @@
-//! ONC RPC v2 over TCP (RFC 5531): record marking, bounded XDR, AUTH_NONE and AUTH_SYS, the duplicate
+//! ONC RPC v2 over TCP and UDP (RFC 5531): record marking, bounded XDR, AUTH_NONE and AUTH_SYS, the duplicate
 //! request cache, limits and back-pressure, batching of replies. Knows no NFS.
 //!
 //! Data flow of one connection, one task, no locks: bytes -> records -> `Program::call` appends its
@@ -7,6 +7,7 @@
 //! Invariant: what a peer can make us hold is bounded by `Limits`; no byte it sends can panic us.
 
 mod connection;
+mod datagram;
 mod drc;
 mod message;
 pub mod outgoing;
@@ -30,7 +31,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use smallvec::SmallVec;
 
+pub use datagram::{bind_datagrams, serve_datagrams};
 pub use message::Refusal;
+pub use outgoing::Transport;
 pub use server::{bind, serve};
 pub use stats::{CallCounts, Stats};
 
@@ -58,6 +61,8 @@ pub struct Call<'a> {
     pub peer: SocketAddr,
     /// By which address of ours.
     pub local: SocketAddr,
+    /// How.
+    pub transport: Transport,
     /// The procedure's arguments, still XDR.
     pub args: &'a [u8],
 }

@@ -228,14 +228,18 @@ impl Replies {
 
 /// Waits for the reply of a call that must not run twice, and keeps it.
 async fn end_once(xid: u32, reply: BoxFuture<'static, LateReply>, slot: Slot) -> Bytes {
-    let late = reply.await;
+    let whole = complete(xid, reply.await).await;
+    slot.answer(whole.clone());
+    whole
+}
+
+/// The whole reply, its record mark included, with all of its tail.
+pub(super) async fn complete(xid: u32, late: LateReply) -> Bytes {
     let tail = match late.tail {
         Tail::None => Ok(Bytes::new()),
         Tail::Bytes(bytes) => Ok(bytes),
         Tail::File(range) => spawn_blocking(move || read_blocking(&range)).await.unwrap_or_else(|e| Err(e.into())),
     };
     let outcome = if tail.is_ok() { late.outcome } else { Outcome::SystemError };
-    let whole = message::whole(xid, outcome, &late.body, &tail.unwrap_or_default());
-    slot.answer(whole.clone());
-    whole
+    message::whole(xid, outcome, &late.body, &tail.unwrap_or_default())
 }

@@ -37,9 +37,10 @@ struct Registry {
     retired: BTreeMap<(u32, u32), u64>,
 }
 
-/// Counts of one connection.
+/// Counts of one connection, or of all datagrams of a socket.
 struct Counters {
-    peer: IpAddr,
+    /// `None` for a socket, which has many.
+    peer: Option<IpAddr>,
     programs: Programs,
     calls: Box<[[AtomicU64; PROCEDURES]]>,
 }
@@ -50,15 +51,25 @@ impl Stats {
         let registry = self.0.lock();
         let mut calls = registry.retired.clone();
         registry.live.values().for_each(|c| c.add_to(&mut calls));
+        let peers: Vec<IpAddr> = registry.live.values().filter_map(|c| c.peer).collect();
         CallCounts {
-            connections: registry.live.len(),
-            clients: registry.live.values().map(|c| c.peer).collect::<HashSet<_>>().len(),
+            connections: peers.len(),
+            clients: peers.iter().collect::<HashSet<_>>().len(),
             calls: calls.into_iter().map(|((program, procedure), n)| (program, procedure, n)).collect(),
         }
     }
 
     /// Registers a connection for as long as the tally lives.
     pub(super) fn connect(self: &Arc<Self>, peer: IpAddr, programs: &Programs) -> Tally {
+        self.register(Some(peer), programs)
+    }
+
+    /// Registers a socket for datagrams for as long as the tally lives.
+    pub(super) fn datagrams(self: &Arc<Self>, programs: &Programs) -> Tally {
+        self.register(None, programs)
+    }
+
+    fn register(self: &Arc<Self>, peer: Option<IpAddr>, programs: &Programs) -> Tally {
         let calls = programs.0.iter().map(|_| [const { AtomicU64::new(0) }; PROCEDURES]).collect();
         let counters = Arc::new(Counters { peer, programs: programs.clone(), calls });
         let mut registry = self.0.lock();
@@ -84,7 +95,7 @@ impl Counters {
 
 impl fmt::Debug for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Counters({})", self.peer)
+        write!(f, "Counters({:?})", self.peer)
     }
 }
 

@@ -5,6 +5,7 @@
 
 #[cfg(target_os = "linux")]
 mod cold;
+mod datagram;
 mod files;
 mod flow;
 mod hostile;
@@ -46,6 +47,8 @@ const WHO: u32 = 9;
 /// not idempotent: panics at its first run, then like COUNT
 const COUNT_PANIC: u32 = 10;
 const TOO_WEAK: u32 = 11;
+/// -> the transport, and which address of ours the call came by
+const LOCAL: u32 = 12;
 
 /// What the server under test answers.
 struct TestProgram {
@@ -120,6 +123,7 @@ impl TestProgram {
                 reply.put_u32(0xdead_beef);
                 return Ok(Handled::Done(Outcome::SystemError, Tail::None));
             }
+            LOCAL => reply.put_opaque(format!("{:?} {}", call.transport, call.local).as_bytes()),
             TOO_WEAK => return Ok(Handled::Done(Outcome::AuthTooWeak, Tail::None)),
             WHO => {
                 let who = call.credentials;
