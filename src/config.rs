@@ -119,6 +119,8 @@ pub struct Config {
     pub cache_limit: CacheLimit,
     /// `--listen`.
     pub listen: SocketAddr,
+    /// `--portmap`.
+    pub portmap: PortmapMode,
     /// `--admin`; `None` with `--admin off`.
     pub admin: Option<SocketAddr>,
     /// `--export`: a name besides `/`, without slashes.
@@ -147,6 +149,18 @@ pub struct Config {
     pub writeback: writeback::Settings,
     /// `--durability`.
     pub durability: Durability,
+}
+
+/// Whether clients find the server by port 111, where they look for a portmapper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PortmapMode {
+    /// If NFS is on its own port and this can be had.
+    #[default]
+    Auto,
+    /// They must.
+    On,
+    /// Port 111 is left alone.
+    Off,
 }
 
 /// When COMMIT is answered (D5).

@@ -1,6 +1,9 @@
 //! A whole server: builds the rooms in order, owns their tasks, and stops them in the order that loses
 //! nothing: no new calls, calls in flight end, uploads end, checks and fetches end, bytes are synced, the index closes.
 
+mod ports;
+mod registration;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +20,14 @@ use crate::fs::{self, Fs, HandleKey};
 use crate::index::{Index, IndexOptions};
 use crate::nfs::Nfs3;
 use crate::nfs::mount::Mount3;
-use crate::nfs::portmap::Portmap2;
+use crate::nfs::portmap::Portmap;
 use crate::revalidate::{Revalidator, Settings};
-use crate::rpc;
+use crate::rpc::{self, Program, Programs};
 use crate::store;
 use crate::types::Clock;
 use crate::writeback::{Rooms, Writeback};
+use ports::{Desks, Ports};
+use registration::Registration;
 
 /// 256 Ki inodes of some 300 bytes: what a busy tree touches, at a fifth of the memory of a million objects.
 const CACHED_INODES: usize = 256 << 10;
@@ -54,6 +59,8 @@ pub struct Server {
     revalidator: Arc<Revalidator>,
     writeback: Arc<Writeback>,
     shutdown_timeout: Duration,
+    /// Taken back first, so that nobody is sent to a port that is about to close.
+    registration: Registration,
     /// Stops accepting calls; those in flight end.
     stop_calls: CancellationToken,
     /// Stops the uploads, which still need what runs behind the answers.
@@ -82,9 +89,8 @@ impl Server {
     pub async fn start_in(config: Config, around: Surroundings) -> anyhow::Result<Server> {
         let Surroundings { clock, connecting } = around;
         let dir = CacheDir::open(&config.cache)?;
-        let listener = rpc::bind(config.listen)
-            .with_context(|| format!("cannot listen on {}: give another --listen", config.listen))?;
-        let nfs_addr = listener.local_addr()?;
+        let ports = Ports::bind(config.listen, config.portmap)?;
+        let nfs_addr = ports.addr();
 
         let counters = Arc::new(store::Counters::default());
         let connected = store::connect_with(&config.s3, counters.clone(), connecting).await?;
@@ -131,7 +137,7 @@ impl Server {
             requests: counters,
             calls: stats.clone(),
             started: clock.now(),
-            clock,
+            clock: clock.clone(),
         };
 
         let (stop_calls, stop_background) = (CancellationToken::new(), CancellationToken::new());
@@ -150,8 +156,9 @@ impl Server {
         let admin = admin::serve(state, stop_calls.clone()).await?;
         let admin_addr = admin.addr();
         let mut calls = admin.into_tasks();
-        let programs = programs(&fs, &config, nfs_addr);
-        calls.push(tokio::spawn(rpc::serve(listener, programs, limits(&config), stats, stop_calls.clone())));
+        let registration = ports.announce().await?;
+        let desks = desks(&fs, &config, ports.portmap(clock));
+        calls.extend(ports.serve(desks, limits(&config), stats, &stop_calls));
 
         info!(bucket = %config.s3.bucket, prefix = %config.s3.prefix, cache = %dir.path().display(), "serving");
         Ok(Server {
@@ -162,6 +169,7 @@ impl Server {
             revalidator,
             writeback,
             shutdown_timeout: config.shutdown_timeout,
+            registration,
             stop_calls,
             stop_uploads,
             stop_background,
@@ -199,8 +207,9 @@ impl Server {
     }
 
     /// Stops: calls in flight end first, then what runs behind them, within the shutdown timeout in all.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let all = async {
+            self.registration.withdraw().await;
             self.stop_calls.cancel();
             join(self.calls).await;
             self.stop_uploads.cancel();
@@ -239,12 +248,12 @@ fn limits(config: &Config) -> rpc::Limits {
     rpc::Limits { max_connections: config.max_connections, ..rpc::Limits::default() }
 }
 
-fn programs(fs: &Fs, config: &Config, listen: SocketAddr) -> rpc::Programs {
+/// What is answered, over TCP and over UDP.
+fn desks(fs: &Fs, config: &Config, portmap: Portmap) -> Desks {
     let fs = Arc::new(fs.clone());
-    let programs: [Arc<dyn rpc::Program>; 3] = [
-        Arc::new(Nfs3::new(fs.clone())),
-        Arc::new(Mount3::new(fs, config.export.clone())),
-        Arc::new(Portmap2::new(listen.port())),
-    ];
-    rpc::Programs::new(programs)
+    let nfs: Arc<dyn Program> = Arc::new(Nfs3::new(fs.clone()));
+    let mount: Arc<dyn Program> = Arc::new(Mount3::new(fs, config.export.clone()));
+    let portmap = Arc::new(portmap);
+    let both: [Arc<dyn Program>; 2] = [mount, portmap.clone()];
+    Desks { streams: Programs::new([nfs].into_iter().chain(both.clone())), datagrams: Programs::new(both), portmap }
 }

@@ -93,6 +93,7 @@ impl TryFrom<ServeArgs> for Config {
             writeback: writeback(&args)?,
             durability: args.durability,
             listen: args.listen,
+            portmap: args.portmap,
             admin,
             export: args.export.clone(),
             read_only: args.read_only,

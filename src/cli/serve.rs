@@ -12,14 +12,15 @@ use tracing::{info, warn};
 use super::signals::Signals;
 use super::values::{self, AdminAddress, BucketUrl};
 use super::{output, progress};
-use crate::config::{self, Config, Durability};
+use crate::config::{self, Config, Durability, PortmapMode};
 use crate::server::Server;
 use crate::writeback::{self, OnConflict};
 
 /// Flags of `serve`. What each may be is checked by `Config::try_from`.
 #[derive(Debug, Args)]
 #[command(after_help = "When it can answer, one line goes to stdout: `ready nfs=ADDRESS export=/ admin=ADDRESS`.\n\
-    Mount it on Linux with: mount -t nfs -o nfsvers=3,proto=tcp,port=2049,mountport=2049,nolock,actimeo=1 127.0.0.1:/ DIR")]
+    Where port 111 leads to it (--portmap), mount it on Linux with: mount -t nfs 127.0.0.1:/ DIR\n\
+    and elsewhere with: mount -t nfs -o nfsvers=3,proto=tcp,port=2049,mountport=2049,nolock,actimeo=1 127.0.0.1:/ DIR")]
 pub struct ServeArgs {
     /// The bucket, or the part of it below a prefix, to serve
     #[arg(env = "FASTS3_BUCKET", value_name = "s3://BUCKET[/PREFIX]")]
@@ -44,6 +45,13 @@ pub struct ServeArgs {
     #[arg(long, env = "FASTS3_LISTEN", value_name = "IP:PORT", value_parser = values::address,
           default_value_t = config::LISTEN, help_heading = "Serving")]
     pub listen: SocketAddr,
+
+    /// Whether clients find the server by port 111, as a mount without options does: `auto` if NFS is on 2049 and this
+    /// can be had, `on` or fail, `off`. Where the system has a portmapper (rpcbind), the server registers there, else it
+    /// is the portmapper; both take root
+    #[arg(long, env = "FASTS3_PORTMAP", value_name = "auto|on|off", value_enum, default_value_t = PortmapMode::Auto,
+          help_heading = "Serving")]
+    pub portmap: PortmapMode,
 
     /// A name for the export besides `/` (Windows needs one)
     #[arg(long, env = "FASTS3_EXPORT", value_name = "NAME", value_parser = values::export, help_heading = "Serving")]

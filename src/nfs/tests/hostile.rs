@@ -7,7 +7,8 @@ use super::changes::{dir_changes, file_changes};
 use super::double::*;
 use super::*;
 use crate::nfs::mount::Mount3;
-use crate::nfs::portmap::Portmap2;
+use crate::nfs::portmap::Portmap;
+use crate::types::Clock;
 
 /// A legal call of every procedure that has arguments.
 fn legal_calls() -> Vec<(u32, Vec<u8>)> {
@@ -108,7 +109,7 @@ proptest! {
     ) {
         let fs = Arc::new(Double::new(false));
         let programs: [&dyn Program; 3] = [
-            &Nfs3::new(Arc::clone(&fs)), &Mount3::new(fs, Some("data".into())), &Portmap2::new(2049),
+            &Nfs3::new(Arc::clone(&fs)), &Mount3::new(fs, Some("data".into())), &Portmap::new(Vec::new(), Clock::manual()),
         ];
         for program in programs {
             call_as(0, program, procedure, &args);

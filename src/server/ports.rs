@@ -1,0 +1,332 @@
+//! The ports of a server: the one for NFS, MOUNT and portmap over TCP, the same number over UDP for the latter two, and
+//! port 111, where clients look for a portmapper.
+//! Owns: which port is taken when, what the portmapper tells, and what the user is told when a port is not to be had.
+//! Invariant: the NFS port over TCP is all that must be had, unless `--portmap on` asks for more.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::registration::{NotRegistered, Registration};
+use crate::config::{self, PortmapMode};
+use crate::nfs::portmap::{self, Portmap, Service};
+use crate::nfs::{self, mount};
+use crate::rpc::{self, Program, Programs, Transport};
+use crate::types::Clock;
+
+/// What a server has besides its portmapper, and over which transports: what clients find by a portmapper, ours or the
+/// system's.
+const SERVED: [(u32, u32, &[Transport]); 2] = [
+    (nfs::PROGRAM, nfs::VERSION, &[Transport::Tcp]),
+    (mount::PROGRAM, mount::VERSION, &[Transport::Tcp, Transport::Udp]),
+];
+
+/// The portmapper of the system, which talks of registering to its own machine only.
+const SYSTEM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), portmap::PORT);
+
+/// The ports, bound.
+pub(super) struct Ports {
+    nfs: TcpListener,
+    addr: SocketAddr,
+    datagrams: Option<UdpSocket>,
+    mode: PortmapMode,
+    port_111: Port111,
+}
+
+/// How it stands with port 111.
+enum Port111 {
+    /// It is ours.
+    Bound(TcpListener, UdpSocket),
+    /// It is the NFS port itself.
+    Nfs,
+    /// It was not asked for.
+    Left,
+    /// It was, in vain.
+    Refused(io::Error),
+}
+
+/// What answers where.
+pub(super) struct Desks {
+    /// All programs.
+    pub(super) streams: Programs,
+    /// Those that are served over UDP.
+    pub(super) datagrams: Programs,
+    /// Also what answers on port 111.
+    pub(super) portmap: Arc<Portmap>,
+}
+
+impl Ports {
+    /// Binds what can be had.
+    /// # Errors
+    /// The NFS port is not to be had: one line that says what to do.
+    pub(super) fn bind(listen: SocketAddr, mode: PortmapMode) -> anyhow::Result<Ports> {
+        let nfs = rpc::bind(listen).map_err(|error| {
+            let advice = advice(listen, &error);
+            anyhow::Error::new(error).context(format!("cannot listen on {listen}: {advice}"))
+        })?;
+        let addr = nfs.local_addr().context("a listener without an address")?;
+        let datagrams = rpc::bind_datagrams(addr)
+            .inspect_err(|error| warn!(%addr, %error, "cannot take datagrams: clients that mount over UDP only fail"))
+            .ok();
+        // other ports than NFS's own are for servers beside the machine's one, and for tests
+        let claims = match mode {
+            PortmapMode::Off => false,
+            PortmapMode::Auto => addr.port() == config::LISTEN.port(),
+            PortmapMode::On => true,
+        };
+        let port_111 = match claims {
+            _ if addr.port() == portmap::PORT => Port111::Nfs,
+            false => Port111::Left,
+            true => claim(addr.ip()).map_or_else(Port111::Refused, |(tcp, udp)| Port111::Bound(tcp, udp)),
+        };
+        Ok(Ports { nfs, addr, datagrams, mode, port_111 })
+    }
+
+    /// Where NFS, MOUNT and portmap answer.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The portmapper for these ports.
+    pub(super) fn portmap(&self, clock: Clock) -> Portmap {
+        let mut services = self.services();
+        let (addr, transports) = match &self.port_111 {
+            Port111::Bound(..) => {
+                (SocketAddr::new(self.addr.ip(), portmap::PORT), &[Transport::Tcp, Transport::Udp][..])
+            }
+            _ => (self.addr, self.transports()),
+        };
+        for (version, transport) in portmap::VERSIONS.flat_map(|v| transports.iter().map(move |t| (v, *t))) {
+            services.extend(Service::at(addr, transport, portmap::PROGRAM, version));
+        }
+        Portmap::new(services, clock)
+    }
+
+    /// The transports that the NFS port has.
+    fn transports(&self) -> &'static [Transport] {
+        if self.datagrams.is_some() { &[Transport::Tcp, Transport::Udp] } else { &[Transport::Tcp] }
+    }
+
+    /// What clients find here.
+    fn services(&self) -> Vec<Service> {
+        let here = |(program, version, transports): (u32, u32, &'static [Transport])| {
+            let had = transports.iter().filter(|transport| self.transports().contains(transport));
+            had.flat_map(move |transport| Service::at(self.addr, *transport, program, version))
+        };
+        SERVED.into_iter().flat_map(here).collect()
+    }
+
+    /// Sees to it that clients find this server by port 111, where they shall, and tells how to mount.
+    /// # Errors
+    /// They do not, though `--portmap on` says so.
+    pub(super) async fn announce(&self) -> anyhow::Result<Registration> {
+        let refused = match &self.port_111 {
+            Port111::Bound(..) | Port111::Nfs => {
+                info!("mount with: {}", plain_mount(self.addr));
+                return Ok(Registration::default());
+            }
+            Port111::Left => {
+                info!("mount with: {}", full_mount(self.addr));
+                return Ok(Registration::default());
+            }
+            Port111::Refused(error) => error,
+        };
+        let problem = match Registration::make(SYSTEM, &self.services()).await {
+            Ok(registration) => {
+                info!("registered with the portmapper of this system; mount with: {}", plain_mount(self.addr));
+                return Ok(registration);
+            }
+            Err(problem) => problem,
+        };
+        let advice = portmap_advice(refused, &problem);
+        match self.mode {
+            PortmapMode::On => anyhow::bail!("clients cannot find this server by port 111: {advice}"),
+            _ => {
+                match problem {
+                    // others take the calls of who mounts without options
+                    NotRegistered::Taken { .. } => warn!("{problem}"),
+                    _ => info!("clients cannot find this server by port 111: {advice}"),
+                }
+                info!("mount with: {}", full_mount(self.addr));
+                Ok(Registration::default())
+            }
+        }
+    }
+
+    /// Answers on all ports until `stop`.
+    pub(super) fn serve(
+        self,
+        desks: Desks,
+        limits: rpc::Limits,
+        stats: Arc<rpc::Stats>,
+        stop: &CancellationToken,
+    ) -> Vec<JoinHandle<()>> {
+        let alone = Programs::new([desks.portmap as Arc<dyn Program>]);
+        let stream = |listener, programs| {
+            tokio::spawn(rpc::serve(listener, programs, limits.clone(), stats.clone(), stop.clone()))
+        };
+        let datagrams =
+            |socket, programs| tokio::spawn(rpc::serve_datagrams(socket, programs, stats.clone(), stop.clone()));
+        let mut tasks = vec![stream(self.nfs, desks.streams)];
+        tasks.extend(self.datagrams.map(|socket| datagrams(socket, desks.datagrams)));
+        if let Port111::Bound(tcp, udp) = self.port_111 {
+            tasks.extend([stream(tcp, alone.clone()), datagrams(udp, alone)]);
+        }
+        tasks
+    }
+}
+
+/// Port 111 of both transports, or none of them.
+fn claim(ip: IpAddr) -> io::Result<(TcpListener, UdpSocket)> {
+    let addr = SocketAddr::new(ip, portmap::PORT);
+    Ok((rpc::bind(addr)?, rpc::bind_datagrams(addr)?))
+}
+
+/// What to do when the NFS port cannot be had.
+fn advice(listen: SocketAddr, error: &io::Error) -> String {
+    let holder = match listen.port() {
+        2049 => "probably the kernel's NFS server, nfs-ganesha or another fasts3",
+        portmap::PORT => "probably a portmapper (rpcbind)",
+        _ => "another program",
+    };
+    let elsewhere = SocketAddr::new(listen.ip(), 0);
+    let other = format!(
+        "--listen {elsewhere} picks a free port, which the ready line tells; mount it with -o {}",
+        options("PORT", "PORT")
+    );
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!("{holder} has this port; {other}"),
+        io::ErrorKind::PermissionDenied => format!("ports below 1024 are for root; {other}"),
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address".to_owned(),
+        _ => "give another --listen".to_owned(),
+    }
+}
+
+/// What to do so that port 111 leads here.
+fn portmap_advice(refused: &io::Error, problem: &NotRegistered) -> String {
+    match (refused.kind(), problem) {
+        (_, NotRegistered::Taken { .. }) => problem.to_string(),
+        (io::ErrorKind::PermissionDenied, NotRegistered::Nobody(_)) => "it is for root; start as root, or let this \
+            program have it (setcap cap_net_bind_service=+ep FASTS3, or sysctl net.ipv4.ip_unprivileged_port_start=111)"
+            .to_owned(),
+        (_, NotRegistered::NotRoot(_)) => {
+            "the portmapper that is there (rpcbind) lets nobody but root register; start as \
+            root, or stop it (systemctl stop rpcbind.socket rpcbind) so that this server can be the portmapper"
+                .to_owned()
+        }
+        _ => format!(
+            "{refused}; {problem}; stop what holds the port (systemctl stop rpcbind.socket rpcbind, if it is rpcbind)"
+        ),
+    }
+}
+
+/// The options of a mount that asks no portmapper.
+fn options(port: &str, mountport: &str) -> String {
+    let linux = format!("nfsvers=3,proto=tcp,port={port},mountport={mountport},nolock,noacl,actimeo=1");
+    let macos = format!("vers=3,tcp,port={port},mountport={mountport},locallocks,actimeo=1");
+    if cfg!(target_os = "macos") { macos } else { linux }
+}
+
+/// The command that mounts what is found by port 111.
+fn plain_mount(addr: SocketAddr) -> String {
+    match std::env::consts::OS {
+        "windows" => format!("mount -o anon,nolock,mtype=hard \\\\{}\\EXPORT Z:", host(addr)),
+        "macos" => format!("mount_nfs -o vers=3,tcp,locallocks,actimeo=1 {}:/ DIR", host(addr)),
+        _ => format!("mount -t nfs {}:/ DIR", host(addr)),
+    }
+}
+
+/// The command that mounts without port 111. That of Windows has no options for ports.
+fn full_mount(addr: SocketAddr) -> String {
+    let port = addr.port().to_string();
+    let program = if cfg!(target_os = "macos") { "mount_nfs" } else { "mount -t nfs" };
+    format!("{program} -o {} {}:/ DIR", options(&port, &port), host(addr))
+}
+
+/// The server in a mount command.
+fn host(addr: SocketAddr) -> String {
+    match addr.ip() {
+        ip if ip.is_unspecified() => "HOST".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::nfs::portmap::client;
+    use crate::rpc::outgoing::Route;
+
+    /// Never reached by a test that passes.
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_told_with_its_likely_holder_and_a_way_out() {
+        let held = std::net::TcpListener::bind(loopback(0)).unwrap();
+        let addr = held.local_addr().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(async { Ports::bind(addr, PortmapMode::Auto).err() }).unwrap();
+        let told = format!("{refused:#}");
+        for part in [&addr.to_string(), "another program has this port", "--listen 127.0.0.1:0", "mountport=PORT"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(advice(loopback(2049), &io::ErrorKind::AddrInUse.into()).contains("kernel's NFS server"));
+        assert!(advice(loopback(111), &io::ErrorKind::PermissionDenied.into()).contains("for root"));
+    }
+
+    #[tokio::test]
+    async fn a_server_on_another_port_than_nfs_leaves_port_111_alone() {
+        for mode in [PortmapMode::Auto, PortmapMode::Off] {
+            let ports = Ports::bind(loopback(0), mode).unwrap();
+            assert!(matches!(ports.port_111, Port111::Left));
+            assert_eq!(ports.datagrams.as_ref().unwrap().local_addr().unwrap(), ports.addr());
+            assert!(ports.announce().await.unwrap().is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_portmapper_tells_what_is_served_where() {
+        let ports = Ports::bind(loopback(0), PortmapMode::Off).unwrap();
+        let (addr, portmap) = (ports.addr(), Arc::new(ports.portmap(Clock::manual())));
+        let alone = || Programs::new([portmap.clone() as Arc<dyn Program>]);
+        let desks = Desks { streams: alone(), datagrams: alone(), portmap: portmap.clone() };
+        let stop = CancellationToken::new();
+        let tasks = ports.serve(desks, rpc::Limits::default(), Arc::default(), &stop);
+        for over in [Transport::Tcp, Transport::Udp] {
+            let route = Route::new(over, addr);
+            for (program, version, transports) in SERVED {
+                for transport in [Transport::Tcp, Transport::Udp] {
+                    let told = client::port_of(&route, program, version, transport, LONG).await.unwrap();
+                    assert_eq!(told, transports.contains(&transport).then_some(addr.port()), "{program} {transport:?}");
+                }
+            }
+        }
+        stop.cancel();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_udp_port_nothing_is_told_of_udp() {
+        let held = std::net::UdpSocket::bind(loopback(0)).unwrap();
+        let ports = Ports::bind(held.local_addr().unwrap(), PortmapMode::Auto).unwrap();
+        assert!(ports.services().iter().all(|service| service.netid.transport() == Transport::Tcp));
+        assert_eq!(ports.services().len(), SERVED.len());
+    }
+}
