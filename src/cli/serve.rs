@@ -48,7 +48,7 @@ pub struct ServeArgs {
 
     /// Whether clients find the server by port 111, as a mount without options does: `auto` if NFS is on 2049 and this
     /// can be had, `on` or fail, `off`. Where the system has a portmapper (rpcbind), the server registers there, else it
-    /// is the portmapper; both take root
+    /// is the portmapper, which takes root
     #[arg(long, env = "FASTS3_PORTMAP", value_name = "auto|on|off", value_enum, default_value_t = PortmapMode::Auto,
           help_heading = "Serving")]
     pub portmap: PortmapMode,

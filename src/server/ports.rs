@@ -215,7 +215,7 @@ fn portmap_advice(refused: &io::Error, problem: &NotRegistered) -> String {
         (io::ErrorKind::PermissionDenied, NotRegistered::Nobody(_)) => "it is for root; start as root, or let this \
             program have it (setcap cap_net_bind_service=+ep FASTS3, or sysctl net.ipv4.ip_unprivileged_port_start=111)"
             .to_owned(),
-        (_, NotRegistered::NotRoot(_)) => {
+        (_, NotRegistered::NotRoot) => {
             "the portmapper that is there (rpcbind) lets nobody but root register; start as \
             root, or stop it (systemctl stop rpcbind.socket rpcbind) so that this server can be the portmapper"
                 .to_owned()

@@ -22,9 +22,9 @@ pub(super) enum NotRegistered {
     /// None is there.
     #[error("no portmapper answers there: {0}")]
     Nobody(#[source] CallError),
-    /// It is for root.
-    #[error("{0}")]
-    NotRoot(#[source] CallError),
+    /// It is for root, which we are not.
+    #[error("the portmapper of this system lets nobody but root register")]
+    NotRoot,
     /// It leads to another server.
     #[error(
         "the portmapper of this system leads to another NFS server, on port {port}, so that a mount without options \
@@ -42,7 +42,8 @@ pub(super) enum NotRegistered {
 /// Entries of ours in the system's portmapper.
 #[derive(Debug, Default)]
 pub(super) struct Registration {
-    portmapper: Option<SocketAddr>,
+    /// The way to the portmapper, which is there if there are any.
+    route: Option<Route>,
     entered: Vec<Service>,
 }
 
@@ -51,15 +52,12 @@ impl Registration {
     /// # Errors
     /// Nothing is registered then.
     pub(super) async fn make(portmapper: SocketAddr, services: &[Service]) -> Result<Registration, NotRegistered> {
-        let known = client::registered(&Route::new(Transport::Tcp, portmapper), DEADLINE).await;
-        let known = known.map_err(NotRegistered::Nobody)?;
-        let mut made = Registration { portmapper: Some(portmapper), entered: Vec::new() };
+        let (route, known) = reach(portmapper).await.map_err(NotRegistered::Nobody)?;
+        let mut made = Registration { route: Some(route.clone()), entered: Vec::new() };
         for service in services {
             let entered = match known.iter().find(|other| other.is_same(service)) {
                 Some(other) if other.addr.port() != service.addr.port() => pass_over(other),
-                // what an earlier server of ours left behind
-                Some(stale) => made.replace(stale, service).await,
-                None => made.enter(service).await,
+                stale => made.enter(&route, stale, service).await,
             };
             if let Err(problem) = entered {
                 made.withdraw().await;
@@ -69,21 +67,18 @@ impl Registration {
         Ok(made)
     }
 
-    async fn replace(&mut self, stale: &Service, service: &Service) -> Result<(), NotRegistered> {
-        let Some(portmapper) = self.portmapper else { return Ok(()) };
-        match client::unset(&from_root(portmapper), stale, DEADLINE).await {
-            // it may not be ours to replace, but it says the same
-            Ok(false) => Ok(()),
-            _ => self.enter(service).await,
+    /// Enters `service`, in the place of what an earlier server of ours may have left behind.
+    async fn enter(&mut self, route: &Route, stale: Option<&Service>, service: &Service) -> Result<(), NotRegistered> {
+        if let Some(stale) = stale
+            && let Ok(false) = client::unset(route, stale, DEADLINE).await
+        {
+            // it is of another user, and says the same
+            return Ok(());
         }
-    }
-
-    async fn enter(&mut self, service: &Service) -> Result<(), NotRegistered> {
-        let Some(portmapper) = self.portmapper else { return Ok(()) };
-        match client::set(&from_root(portmapper), service, DEADLINE).await {
+        match client::set(route, service, DEADLINE).await {
             Ok(true) => self.entered.push(*service),
-            Ok(false) => return Err(NotRegistered::Refused(format!("not program {}", service.program))),
-            Err(error @ CallError::NoReservedPort(_)) => return Err(NotRegistered::NotRoot(error)),
+            _ if !route.reserved_port => return Err(NotRegistered::NotRoot),
+            Ok(false) => return Err(NotRegistered::Refused(format!("it will not have program {}", service.program))),
             Err(error) => return Err(NotRegistered::Refused(error.to_string())),
         }
         Ok(())
@@ -91,13 +86,10 @@ impl Registration {
 
     /// Takes back what was entered, unless somebody else has it by now.
     pub(super) async fn withdraw(&mut self) {
-        let Some(portmapper) = self.portmapper.take() else { return };
-        if self.entered.is_empty() {
-            return;
-        }
-        let known = client::registered(&Route::new(Transport::Tcp, portmapper), FAREWELL).await.unwrap_or_default();
+        let Some(route) = self.route.take().filter(|_| !self.entered.is_empty()) else { return };
+        let known = client::registered(&route, FAREWELL).await.unwrap_or_default();
         for service in self.entered.drain(..).filter(|service| known.contains(service)) {
-            if let Err(error) = client::unset(&from_root(portmapper), &service, FAREWELL).await {
+            if let Err(error) = client::unset(&route, &service, FAREWELL).await {
                 warn!(%error, "the portmapper of this system still leads to this server");
                 return;
             }
@@ -111,6 +103,18 @@ impl Registration {
     }
 }
 
+/// The way to a portmapper, and what it knows. By a reserved port it knows root, if that is what we are; today's rpcbind
+/// lets every user of its machine register.
+async fn reach(portmapper: SocketAddr) -> Result<(Route, Vec<Service>), CallError> {
+    let mut route = Route { reserved_port: true, ..Route::new(Transport::Tcp, portmapper) };
+    let mut known = client::registered(&route, DEADLINE).await;
+    if let Err(CallError::NoReservedPort(_)) = known {
+        route.reserved_port = false;
+        known = client::registered(&route, DEADLINE).await;
+    }
+    known.map(|known| (route, known))
+}
+
 /// What is another's is left to it: without NFS there is nothing to be found, the rest is worth a warning.
 fn pass_over(other: &Service) -> Result<(), NotRegistered> {
     let (program, netid, port) = (other.program, other.netid.name(), other.addr.port());
@@ -119,9 +123,4 @@ fn pass_over(other: &Service) -> Result<(), NotRegistered> {
     }
     warn!(program, netid, port, "the portmapper of this system has another server for this, left alone");
     Ok(())
-}
-
-/// The way by which a portmapper knows root.
-fn from_root(portmapper: SocketAddr) -> Route {
-    Route { reserved_port: true, ..Route::new(Transport::Tcp, portmapper) }
 }
