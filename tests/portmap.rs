@@ -11,8 +11,9 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/vm");
 
 /// What is missing for this test, if anything.
 fn missing() -> Option<String> {
-    let checked =
-        own_net().args(["bash", "-c", "PATH=$PATH:/usr/sbin:/sbin; type rpcbind rpcinfo python3 setpriv"]).output();
+    let checked = own_net()
+        .args(["bash", "-c", "PATH=$PATH:/usr/sbin:/sbin; type rpcbind rpcinfo rpc.statd python3 setpriv"])
+        .output();
     match checked {
         Ok(checked) if checked.status.success() => None,
         Ok(checked) => Some(String::from_utf8_lossy(&checked.stderr).trim().to_owned()),
@@ -39,6 +40,6 @@ fn clients_find_the_server_by_port_111() {
     let checked = checks.output().unwrap();
     let said = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{said}{}", String::from_utf8_lossy(&checked.stderr));
-    let steps = if said.contains("skipped the steps with rpcbind") { 4 } else { 7 };
+    let steps = if said.contains("skipped the steps with rpcbind") { 4 } else { 8 };
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), steps, "{said}");
 }

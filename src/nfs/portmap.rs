@@ -167,16 +167,14 @@ impl Portmap {
         universal(SocketAddr::new(ip, found.addr.port()))
     }
 
-    /// DUMP of v2: each port once, whatever address families it has.
+    /// DUMP of v2, which knows IPv4 alone: what is there too over IPv6 is told once.
     fn dump_mappings(&self, reply: &mut Vec<u8>) {
-        let mut told = Vec::new();
-        for service in self.registry.all() {
-            let protocol = protocol(service.netid.transport());
-            let mapping = [service.program, service.version, protocol, u32::from(service.addr.port())];
-            if !told.contains(&mapping) {
+        for Service { program, version, netid, addr } in self.registry.all() {
+            let v4 = Netid::new(netid.transport(), Ipv4Addr::UNSPECIFIED.into());
+            if netid == v4 || self.registry.find(program, version, v4).is_none() {
                 reply.put_bool(true);
+                let mapping = [program, version, protocol(netid.transport()), u32::from(addr.port())];
                 mapping.iter().for_each(|word| reply.put_u32(*word));
-                told.push(mapping);
             }
         }
         reply.put_bool(false);

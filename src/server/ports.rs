@@ -4,14 +4,14 @@
 //! Invariant: the NFS port over TCP is all that must be had, unless `--portmap on` asks for more.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::registration::{NotRegistered, Registration};
 use crate::config::{self, PortmapMode};
@@ -41,8 +41,8 @@ pub(super) struct Ports {
 
 /// How it stands with port 111.
 enum Port111 {
-    /// It is ours.
-    Bound(TcpListener, UdpSocket),
+    /// It is ours, at one address or more.
+    Bound(Vec<(SocketAddr, TcpListener, UdpSocket)>),
     /// It is the NFS port itself.
     Nfs,
     /// It was not asked for.
@@ -83,7 +83,7 @@ impl Ports {
         let port_111 = match claims {
             _ if addr.port() == portmap::PORT => Port111::Nfs,
             false => Port111::Left,
-            true => claim(addr.ip()).map_or_else(Port111::Refused, |(tcp, udp)| Port111::Bound(tcp, udp)),
+            true => claim(addr.ip()).map_or_else(Port111::Refused, Port111::Bound),
         };
         Ok(Ports { nfs, addr, datagrams, mode, port_111 })
     }
@@ -95,15 +95,15 @@ impl Ports {
 
     /// The portmapper for these ports.
     pub(super) fn portmap(&self, clock: Clock) -> Portmap {
-        let mut services = self.services();
-        let (addr, transports) = match &self.port_111 {
-            Port111::Bound(..) => {
-                (SocketAddr::new(self.addr.ip(), portmap::PORT), &[Transport::Tcp, Transport::Udp][..])
-            }
-            _ => (self.addr, self.transports()),
+        let both = &[Transport::Tcp, Transport::Udp][..];
+        let places: Vec<_> = match &self.port_111 {
+            Port111::Bound(bound) => bound.iter().map(|(addr, ..)| (*addr, both)).collect(),
+            _ => vec![(self.addr, self.transports())],
         };
-        for (version, transport) in portmap::VERSIONS.flat_map(|v| transports.iter().map(move |t| (v, *t))) {
-            services.extend(Service::at(addr, transport, portmap::PROGRAM, version));
+        let mut services = self.services();
+        for (addr, transports) in places {
+            let each = portmap::VERSIONS.flat_map(|version| transports.iter().map(move |t| (version, *t)));
+            services.extend(each.flat_map(|(v, transport)| Service::at(addr, transport, portmap::PROGRAM, v)));
         }
         Portmap::new(services, clock)
     }
@@ -175,17 +175,30 @@ impl Ports {
             |socket, programs| tokio::spawn(rpc::serve_datagrams(socket, programs, stats.clone(), stop.clone()));
         let mut tasks = vec![stream(self.nfs, desks.streams)];
         tasks.extend(self.datagrams.map(|socket| datagrams(socket, desks.datagrams)));
-        if let Port111::Bound(tcp, udp) = self.port_111 {
-            tasks.extend([stream(tcp, alone.clone()), datagrams(udp, alone)]);
+        if let Port111::Bound(bound) = self.port_111 {
+            for (_, tcp, udp) in bound {
+                tasks.extend([stream(tcp, alone.clone()), datagrams(udp, alone.clone())]);
+            }
         }
         tasks
     }
 }
 
+/// Port 111 of `ip`, and of the loopbacks as far as they can be had: by these the system's own programs register, those
+/// of Linux's libtirpc by that of IPv6 alone.
+fn claim(ip: IpAddr) -> io::Result<Vec<(SocketAddr, TcpListener, UdpSocket)>> {
+    let mut bound = vec![bind_both(ip)?];
+    for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        // of what is covered already, or missing, the OS says no
+        bound.extend(bind_both(loopback).inspect_err(|error| debug!(%loopback, %error, "no portmapper there")));
+    }
+    Ok(bound)
+}
+
 /// Port 111 of both transports, or none of them.
-fn claim(ip: IpAddr) -> io::Result<(TcpListener, UdpSocket)> {
+fn bind_both(ip: IpAddr) -> io::Result<(SocketAddr, TcpListener, UdpSocket)> {
     let addr = SocketAddr::new(ip, portmap::PORT);
-    Ok((rpc::bind(addr)?, rpc::bind_datagrams(addr)?))
+    Ok((addr, rpc::bind(addr)?, rpc::bind_datagrams(addr)?))
 }
 
 /// What to do when the NFS port cannot be had.

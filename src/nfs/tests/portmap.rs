@@ -192,6 +192,10 @@ fn root_of_this_machine_registers_and_all_are_told() {
     assert_eq!(port(&portmap, LOCKD, 4, IPPROTO_UDP), 4000);
     assert_eq!(port(&portmap, LOCKD, 4, IPPROTO_TCP), 4001);
     assert_eq!(addr(&portmap, STRANGER, 4, &rpcb(LOCKD, 4, "udp", "")), "192.0.2.1.15.160");
+    assert!(set4(&portmap, ROOT, LOCKD, "udp6", "::.15.163"));
+    let dumped = unpack::<pmaplist>(&ask(STRANGER, &portmap, 2, 4, b"")).0;
+    let ports: Vec<u32> = dumped.iter().filter(|known| known.prog == LOCKD).map(|known| known.port).collect();
+    assert_eq!(ports, [4000, 4001], "of v2, which knows no address families");
     assert!(set2(&portmap, ROOT, LOCKD, IPPROTO_UDP, 4000), "again");
     assert!(!set2(&portmap, ROOT, LOCKD, IPPROTO_UDP, 4444), "it is elsewhere");
     assert!(unset4(&portmap, ROOT, LOCKD, ""));
