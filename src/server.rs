@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::access::Access;
 use crate::admin;
 use crate::config::{Config, Durability, StaleLimit};
 use crate::content::{CacheDir, Content};
@@ -106,7 +107,7 @@ impl Server {
         let identity = dir.identity();
         let (fsid, _) = identity.uuid.split_first_chunk::<8>().expect("a uuid has 16 bytes");
         let handles = HandleKey::new(identity.handle_key, u64::from_be_bytes(*fsid));
-        let fs_settings = fs::Settings { read_only: config.read_only, squash: config.squash };
+        let fs_settings = fs::Settings { read_only: config.read_only };
         let rooms = Rooms {
             index: index.clone(),
             content: content.clone(),
@@ -246,5 +247,5 @@ fn programs(fs: &Fs, config: &Config, listen: SocketAddr) -> rpc::Programs {
         Arc::new(Mount3::new(fs, config.export.clone())),
         Arc::new(Portmap2::new(listen.port())),
     ];
-    rpc::Programs::new(programs)
+    rpc::Programs::new(programs).behind(Arc::new(Access::new(config.access.clone())))
 }

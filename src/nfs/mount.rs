@@ -25,6 +25,9 @@ pub const PROGRAM: u32 = 100_005;
 /// The one version that is served.
 pub const VERSION: u32 = 3;
 
+/// The procedure that mounts.
+const MNT: u32 = 1;
+
 /// MNTPATHLEN: longest path, in bytes.
 const MAX_PATH_BYTES: usize = 1024;
 /// Mounts remembered for DUMP: more than anybody reads, and at most 1 MiB.
@@ -58,7 +61,7 @@ impl<F: NfsExt> Mount3<F> {
         let client = client(call.peer);
         match call.procedure {
             0 => {}
-            1 => return Ok(self.mount(caller(&*self.fs, call), args.opaque(MAX_PATH_BYTES)?)),
+            MNT => return Ok(self.mount(caller(call), args.opaque(MAX_PATH_BYTES)?)),
             2 => self.dump(reply),
             3 => {
                 let gone = Mount { client, path: canonical(args.opaque(MAX_PATH_BYTES)?) };
@@ -104,7 +107,7 @@ impl<F: NfsExt> Mount3<F> {
         reply.put_bool(false);
     }
 
-    /// EXPORT: open to everybody, which an empty list of groups says.
+    /// EXPORT: open to whoever may ask, which an empty list of groups says.
     fn exports(&self, reply: &mut Vec<u8>) {
         for name in [Some(""), self.export.as_deref()].into_iter().flatten() {
             reply.put_bool(true);
@@ -192,6 +195,15 @@ impl<F: NfsExt> Program for Mount3<F> {
 
     fn allows_auth_none(&self, _version: u32, _procedure: u32) -> bool {
         true
+    }
+
+    /// MNT says so in its own words, which every client shows as "access denied by server".
+    fn turn_away(&self, _version: u32, procedure: u32, reply: &mut Vec<u8>) -> Outcome {
+        if procedure != MNT {
+            return Outcome::AuthTooWeak;
+        }
+        reply.put_u32(MountStatus::Access as u32);
+        Outcome::Success
     }
 
     fn call(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Handled {
