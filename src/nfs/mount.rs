@@ -4,7 +4,8 @@
 //!
 //! `/` is the export. Where it also has a name (Windows cannot mount `/`), `/NAME` is the same directory,
 //! and hides a directory of that name, which is then `/NAME/NAME`. Anything below either can be mounted,
-//! if the caller may walk there. Symlinks are not followed.
+//! if the caller may walk there. Symlinks are not followed. A path that begins or ends with a backslash is one of
+//! Windows, whose backslashes are slashes.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -125,7 +126,8 @@ fn client(peer: SocketAddr) -> IpAddr {
 
 /// Components of a path, however many slashes are between them.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+    let is_of_windows = path.starts_with(b"\\") || path.ends_with(b"\\");
+    path.split(move |byte| *byte == b'/' || is_of_windows && *byte == b'\\').filter(|name| !name.is_empty())
 }
 
 /// The one spelling of a path: one slash before each component, `/` alone for none.

@@ -175,8 +175,11 @@ pub fn config<'a>(endpoint: &'a str, cache: &'a TempDir, flags: impl IntoIterato
     let mut args = vec!["serve", "s3://bucket", "--cache", cache, "--endpoint-url", endpoint, "--region", "us-east-1"];
     args.extend(["--admin", "off", "--recheck", "1s", "--uid", "0", "--gid", "0"]);
     args.extend(flags);
-    if !args.contains(&"--listen") {
-        args.extend(["--listen", "127.0.0.1:0"]);
+    // unlike the default, a fixed size leaves room also where the disk is nearly full
+    for default in [["--listen", "127.0.0.1:0"], ["--cache-size", "8GiB"]] {
+        if !args.contains(&default[0]) {
+            args.extend(default);
+        }
     }
     Config::try_from(ServeOnly::parse_from(args).args).unwrap()
 }
@@ -234,6 +237,11 @@ impl Client {
             .credential(opaque_auth::auth_unix(&auth))
             .mount();
         Ok(Client(soon(mount).await?))
+    }
+
+    /// UMNT: the server forgets the mount, and the client its connections.
+    pub async fn unmount(self) {
+        soon(self.0.unmount()).await.unwrap();
     }
 
     pub fn raw(&mut self) -> &mut Nfs3Connection<TokioIo<TcpStream>> {
