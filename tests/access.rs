@@ -15,7 +15,7 @@ use nfs3_client::nfs3_types::nfs3::*;
 use nfs3_client::nfs3_types::portmap::mapping;
 use nfs3_client::nfs3_types::xdr_codec::{Opaque, Void};
 use support::changes::no_attributes;
-use support::wire::{From, MOUNT, NFS, PORTMAP, TOO_WEAK, Wire, refusal, result};
+use support::wire::{Bound, MOUNT, NFS, PORTMAP, TOO_WEAK, Wire, refusal, result};
 use support::{Client, World, soon};
 
 const MNT: u32 = 1;
@@ -34,7 +34,7 @@ fn v4(world: &World) -> SocketAddr {
 
 /// What an independent client from this address may: mount, at least.
 async fn client_from(world: &World, ip: &str) -> Client {
-    Client::try_connect_from(From(ip.parse().unwrap()), v4(world), false).await.unwrap()
+    Client::try_connect_from(Bound(ip.parse().unwrap()), v4(world), false).await.unwrap()
 }
 
 async fn granted(client: &mut Client, object: &nfs_fh3) -> u32 {
@@ -137,7 +137,7 @@ async fn a_rule_squashes_in_the_place_of_the_flag() {
         ("127.0.0.3", 0, (77, 78)),
         ("127.0.0.3", 5, (77, 78)),
     ] {
-        let mut client = Client::try_connect_as(From(ip.parse().unwrap()), v4(&world), (uid, uid)).await.unwrap();
+        let mut client = Client::try_connect_as(Bound(ip.parse().unwrap()), v4(&world), (uid, uid)).await.unwrap();
         let root = client.root();
         let name = format!("{ip}-{uid}");
         let how = createhow3::GUARDED(no_attributes());
@@ -153,7 +153,7 @@ async fn secure_ports_are_asked_for_only_on_demand() {
     let mut client = Wire::new(v4(&world)).await;
     let refused: mountres3<'_> = result(&client.call(1, MOUNT, MNT, &root_path()).await);
     assert!(matches!(refused, mountres3::Err(mountstat3::MNT3ERR_ACCES)));
-    match Client::try_connect_from(From([127, 0, 0, 1].into()), v4(&world), true).await {
+    match Client::try_connect_from(Bound([127, 0, 0, 1].into()), v4(&world), true).await {
         Ok(mut client) => assert_eq!(client.list("/").await.unwrap(), [""; 0]),
         Err(error) => assert!(!is_superuser(), "only the superuser has such ports: {error}"),
     }

@@ -177,6 +177,8 @@ async fn handles_outlive_umount_and_the_server() {
     soon(client.unmount()).await;
 
     for killed in [false, true] {
+        // a crash in the middle of an upload is `tests/crash`'s
+        world.sync().await;
         if killed {
             world.kill().await
         } else {

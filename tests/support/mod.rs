@@ -213,12 +213,12 @@ impl Client {
     }
 
     /// From another address, perhaps from a port below 1024.
-    pub async fn try_connect_from(from: wire::From, to: SocketAddr, privileged: bool) -> Result<Client, ConnectError> {
+    pub async fn try_connect_from(from: wire::Bound, to: SocketAddr, privileged: bool) -> Result<Client, ConnectError> {
         Client::mount(from, to, "/", (0, 0), privileged).await
     }
 
     /// From another address, as this user and group.
-    pub async fn try_connect_as(from: wire::From, to: SocketAddr, ids: (u32, u32)) -> Result<Client, ConnectError> {
+    pub async fn try_connect_as(from: wire::Bound, to: SocketAddr, ids: (u32, u32)) -> Result<Client, ConnectError> {
         Client::mount(from, to, "/", ids, false).await
     }
 

@@ -21,9 +21,9 @@ pub const PORTMAP: (u32, u32) = (100_000, 2);
 pub const TOO_WEAK: [u32; 3] = [1, 1, 5];
 
 /// Connects from one of this machine's addresses.
-pub struct From(pub IpAddr);
+pub struct Bound(pub IpAddr);
 
-impl From {
+impl Bound {
     /// A connection to `to` from `port`; 0 takes any.
     pub async fn stream(&self, to: SocketAddr, port: u16) -> std::io::Result<TcpStream> {
         let socket = if self.0.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -33,7 +33,7 @@ impl From {
     }
 }
 
-impl Connector for From {
+impl Connector for Bound {
     type Connection = TokioIo<TcpStream>;
 
     async fn connect(&self, to: SocketAddr) -> std::io::Result<TokioIo<TcpStream>> {
@@ -58,7 +58,7 @@ impl Wire {
 
     /// From another address of this machine.
     pub async fn from(ip: &str, to: SocketAddr) -> Wire {
-        Wire::over(soon(From(ip.parse().unwrap()).stream(to, 0)).await.unwrap())
+        Wire::over(soon(Bound(ip.parse().unwrap()).stream(to, 0)).await.unwrap())
     }
 
     pub fn over(stream: TcpStream) -> Wire {
