@@ -79,3 +79,15 @@ async fn a_grant_is_carried_in_the_call_and_squashes_its_caller() {
     }
     assert_eq!(*server.program.last_grant.lock().unwrap(), Some(Grant { read_only: true, squash }));
 }
+
+/// One that is let in may be silent for half an hour.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_does_not_stay() {
+    let begun = tokio::time::Instant::now();
+    let server = server(None);
+    let mut client = server.connect().await;
+    client.ping(7).await;
+    client.assert_closed().await;
+    let stayed = begun.elapsed();
+    assert!((Duration::from_secs(10)..Duration::from_secs(16)).contains(&stayed), "{stayed:?}");
+}
