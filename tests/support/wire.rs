@@ -62,11 +62,11 @@ impl Wire {
     }
 
     pub fn over(stream: TcpStream) -> Wire {
-        Wire { stream, credential: Vec::new() }.as_user(0, 0)
+        Wire { stream, credential: Vec::new() }.by(0, 0)
     }
 
     /// The same, whose calls say so of their user.
-    pub fn as_user(self, uid: u32, gid: u32) -> Wire {
+    pub fn by(self, uid: u32, gid: u32) -> Wire {
         let auth = auth_unix { stamp: 1, machinename: Opaque::borrowed(b"test"), uid, gid, gids: vec![] };
         Wire { credential: pack(&opaque_auth::auth_unix(&auth)), ..self }
     }
