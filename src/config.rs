@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access::Rules;
 use crate::content::CacheLimit;
-use crate::fs::Squash;
 use crate::index::Defaults;
 use crate::writeback;
 
@@ -127,8 +127,8 @@ pub struct Config {
     pub export: Option<String>,
     /// `--read-only`.
     pub read_only: bool,
-    /// `--squash --anon-uid --anon-gid`.
-    pub squash: Squash,
+    /// `--allow --secure-ports --squash --anon-uid --anon-gid`.
+    pub access: Rules,
     /// `--lazy`: no mirror.
     pub lazy: bool,
     /// `--recheck`.

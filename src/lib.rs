@@ -10,6 +10,7 @@
 //!              writeback/  -> store/ -> S3   (behind the answer: drains the journal)
 //! ```
 
+pub mod access;
 pub mod admin;
 pub mod cli;
 pub mod config;

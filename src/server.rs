@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::access::Access;
 use crate::admin;
 use crate::config::{Config, Durability, StaleLimit};
 use crate::content::{CacheDir, Content};
@@ -22,7 +23,7 @@ use crate::nfs::Nfs3;
 use crate::nfs::mount::Mount3;
 use crate::nfs::portmap::Portmap;
 use crate::revalidate::{Revalidator, Settings};
-use crate::rpc::{self, Program, Programs};
+use crate::rpc::{self, Gate, Program, Programs};
 use crate::store;
 use crate::types::Clock;
 use crate::writeback::{Rooms, Writeback};
@@ -112,7 +113,7 @@ impl Server {
         let identity = dir.identity();
         let (fsid, _) = identity.uuid.split_first_chunk::<8>().expect("a uuid has 16 bytes");
         let handles = HandleKey::new(identity.handle_key, u64::from_be_bytes(*fsid));
-        let fs_settings = fs::Settings { read_only: config.read_only, squash: config.squash };
+        let fs_settings = fs::Settings { read_only: config.read_only };
         let rooms = Rooms {
             index: index.clone(),
             content: content.clone(),
@@ -255,5 +256,11 @@ fn desks(fs: &Fs, config: &Config, portmap: Portmap) -> Desks {
     let mount: Arc<dyn Program> = Arc::new(Mount3::new(fs, config.export.clone()));
     let portmap = Arc::new(portmap);
     let both: [Arc<dyn Program>; 2] = [mount, portmap.clone()];
-    Desks { streams: Programs::new([nfs].into_iter().chain(both.clone())), datagrams: Programs::new(both), portmap }
+    let gate: Arc<dyn Gate> = Arc::new(Access::new(config.access.clone()));
+    Desks {
+        streams: Programs::new([nfs].into_iter().chain(both.clone())).behind(gate.clone()),
+        datagrams: Programs::new(both).behind(gate.clone()),
+        portmap,
+        gate,
+    }
 }

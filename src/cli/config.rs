@@ -1,14 +1,16 @@
 //! From the flags of `serve` to a legal `Config`: what no flag can check alone.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::serve::{ServeArgs, SquashArg, StaleLimitArg};
+use super::allow;
+use super::serve::{ServeArgs, StaleLimitArg};
 use super::values::AdminAddress;
+use crate::access::Network;
 use crate::config::{self, Config, Encryption, NewObjects, S3Config, StaleLimit};
 use crate::content::CacheLimit;
-use crate::fs::Squash;
 use crate::index::Defaults;
 use crate::store::conditions::Conditions;
 use crate::writeback::{self, Exclude};
@@ -34,8 +36,19 @@ pub enum ConfigError {
     #[error("--stale-wait only means something with --stale-limit one")]
     StaleWaitAlone,
     /// `--anon-uid` or `--anon-gid` alone.
-    #[error("{0} only means something with --squash root or --squash all")]
+    #[error("{0} only means something with --squash root or --squash all, or a rule that squashes")]
     AnonymousUnused(&'static str),
+    /// Other machines can reach it, and nobody said which may.
+    #[error(
+        "--listen {0} takes clients from other machines: say which may come in, as in --allow 192.168.1.0/24 (all of them: --allow {1})"
+    )]
+    ListenOpen(SocketAddr, &'static str),
+    /// Only this machine can reach it, and may not come in.
+    #[error("--listen {0} takes clients from this machine alone, which --allow does not let in: add --allow {ip}, or listen elsewhere", ip = .0.ip())]
+    NobodyAllowed(SocketAddr),
+    /// Two rules for one network.
+    #[error("--allow has {0} twice: say once what it may")]
+    AllowedTwice(Network),
     /// Two listeners on one port.
     #[error("--listen and --admin have the same address: give one of them another port")]
     SameAddress,
@@ -97,7 +110,7 @@ impl TryFrom<ServeArgs> for Config {
             admin,
             export: args.export.clone(),
             read_only: args.read_only,
-            squash: squash(&args)?,
+            access: allow::rules(&args)?,
             lazy: args.lazy,
             cache: args.cache.clone(),
             s3: s3(args)?,
@@ -150,18 +163,6 @@ fn stale_limit(args: &ServeArgs) -> Result<StaleLimit, ConfigError> {
     }
 }
 
-fn squash(args: &ServeArgs) -> Result<Squash, ConfigError> {
-    let anonymous = |id: Option<u32>| id.unwrap_or(config::ANONYMOUS);
-    let (uid, gid) = (anonymous(args.anon_uid), anonymous(args.anon_gid));
-    match args.squash {
-        SquashArg::None if args.anon_uid.is_some() => Err(ConfigError::AnonymousUnused("--anon-uid")),
-        SquashArg::None if args.anon_gid.is_some() => Err(ConfigError::AnonymousUnused("--anon-gid")),
-        SquashArg::None => Ok(Squash::None),
-        SquashArg::Root => Ok(Squash::Root(uid, gid)),
-        SquashArg::All => Ok(Squash::All(uid, gid)),
-    }
-}
-
 fn writeback(args: &ServeArgs) -> Result<writeback::Settings, ConfigError> {
     let globs: Vec<String> = args.exclude.iter().filter(|glob| !glob.is_empty()).cloned().collect();
     Ok(writeback::Settings {
@@ -188,7 +189,7 @@ fn host() -> String {
     if first.is_empty() { "host".to_owned() } else { first.to_owned() }
 }
 
-fn admin(args: &ServeArgs) -> Result<Option<std::net::SocketAddr>, ConfigError> {
+fn admin(args: &ServeArgs) -> Result<Option<SocketAddr>, ConfigError> {
     match args.admin {
         AdminAddress::Off => Ok(None),
         AdminAddress::At(admin) if admin == args.listen && admin.port() != 0 => Err(ConfigError::SameAddress),
@@ -268,6 +269,8 @@ mod tests {
 
     use super::super::{Cli, Command};
     use super::*;
+    use crate::access::Rules;
+    use crate::rpc::Squash;
 
     /// What `serve s3://media/a --cache c` and `flags` make.
     fn config(flags: &str) -> Result<Config, String> {
@@ -294,7 +297,7 @@ mod tests {
         assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (config::FILE_MODE, config::DIR_MODE));
         assert_eq!((config.s3.concurrency.get(), config.s3.rate), (config::S3_CONCURRENCY, None));
         assert_eq!(config.s3.new_objects, NewObjects::default());
-        assert_eq!(config.squash, Squash::None);
+        assert_eq!(config.access, Rules { rules: Rules::loopback(Squash::None), secure_ports: false });
         assert!(!config.lazy && !config.read_only && !config.s3.anonymous && config.export.is_none());
     }
 
@@ -329,9 +332,39 @@ mod tests {
 
     #[test]
     fn squashing_maps_to_nobody_unless_told_whom() {
-        let squash = |flags| config(flags).map(|config| config.squash);
+        let squash = |flags| config(flags).map(|config| config.access.rules[0].grant.squash);
         assert_eq!(squash("--squash root"), Ok(Squash::Root(65_534, 65_534)));
         assert_eq!(squash("--squash all --anon-uid 33 --anon-gid 34"), Ok(Squash::All(33, 34)));
+    }
+
+    #[test]
+    fn a_rule_squashes_in_the_place_of_the_flag() {
+        let flags = "--squash root --allow 127.0.0.1,10.0.0.0/8=ro+squash-all,fd00::/8=squash-none --anon-uid 33";
+        let rules = config(flags).expect("nothing is wrong").access.rules;
+        let told: Vec<_> = rules.iter().map(|rule| (rule.grant.read_only, rule.grant.squash)).collect();
+        let (root, all) = (Squash::Root(33, 65_534), Squash::All(33, 65_534));
+        assert_eq!(told, [(false, root), (true, all), (false, Squash::None)]);
+        assert!(config("--allow ::1,127.0.0.1=squash-all --anon-gid 5").is_ok());
+    }
+
+    #[test]
+    fn other_machines_come_in_only_by_a_rule() {
+        for (listen, everybody) in [
+            ("0.0.0.0:2049", "--allow 0.0.0.0/0)"),
+            ("192.168.1.1:2049", "--allow 0.0.0.0/0)"),
+            ("[::]:2049", "--allow 0.0.0.0/0,::/0)"),
+            ("[fd00::1]:2049", "--allow ::/0)"),
+        ] {
+            let flags = format!("--listen {listen}");
+            let error = config(&flags).expect_err(listen);
+            assert!(error.contains(listen) && error.contains("--allow 192.168.1.0/24"), "{error}");
+            assert!(error.contains(everybody), "{error}");
+            let allowed = config(&format!("{flags} --allow 192.168.1.0/24")).expect("a rule");
+            assert_eq!(allowed.access.rules.len(), 1, "this machine is not let in unasked");
+        }
+        for listen in ["127.0.0.5:2049", "[::1]:2049", "[::ffff:127.0.0.1]:2049"] {
+            assert!(config(&format!("--listen {listen}")).is_ok(), "{listen}");
+        }
     }
 
     #[test]
@@ -368,6 +401,11 @@ mod tests {
             ("--uid root", "--uid", "invalid"),
             ("--squash some", "--squash", "root"),
             ("--anon-uid 33", "--anon-uid", "--squash"),
+            ("--allow 10.0.0.0/8", "--allow 127.0.0.1", "listen elsewhere"),
+            ("--listen [::1]:7 --allow 127.0.0.1", "--allow ::1", "listen elsewhere"),
+            ("--allow 127.0.0.1=ro,127.0.0.1=rw", "--allow", "127.0.0.1 twice"),
+            ("--allow 127.0.0.1=wr", "--allow", "rw"),
+            ("--allow ''", "--allow", "10.0.0.0/8"),
             ("--cache-szie 1GiB", "--cache-szie", "--cache-size"),
         ] {
             let error = config(flags).expect_err(flags);

@@ -3,7 +3,8 @@
 //! Exit codes: 0 done; 1 failed, with one line on stderr that says what and what to do; 2 wrong usage.
 //! stdout carries what was asked for and nothing else; logs go to stderr.
 
-pub mod completions;
+pub mod allow;
+mod completions;
 mod config;
 pub mod conflicts;
 pub mod demo;

@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
 use tracing::{info, warn};
 
+use super::allow::AllowRule;
 use super::signals::Signals;
 use super::values::{self, AdminAddress, BucketUrl};
 use super::{output, progress};
@@ -40,8 +41,7 @@ pub struct ServeArgs {
           help_heading = "Cache")]
     pub lazy: bool,
 
-    /// Address for NFS, MOUNT and portmap; port 0 picks a free one. Who can reach it can read and change the bucket: NFS
-    /// believes what clients say of their users
+    /// Address for NFS, MOUNT and portmap; port 0 picks a free one. One that other machines can reach needs `--allow`
     #[arg(long, env = "FASTS3_LISTEN", value_name = "IP:PORT", value_parser = values::address,
           default_value_t = config::LISTEN, help_heading = "Serving")]
     pub listen: SocketAddr,
@@ -57,13 +57,26 @@ pub struct ServeArgs {
     #[arg(long, env = "FASTS3_EXPORT", value_name = "NAME", value_parser = values::export, help_heading = "Serving")]
     pub export: Option<String>,
 
+    /// Who may come in: addresses or networks, IPv4 or IPv6, each perhaps with `=` and, joined by `+`, what it may: `ro`
+    /// or `rw`, and `squash-none`, `squash-root` or `squash-all` in the place of `--squash`; as in
+    /// 10.0.0.0/8=ro,10.1.2.3,fd00::/8=rw+squash-all. The longest prefix that fits decides, all others are refused, this
+    /// machine too unless it is named [default: this machine, 127.0.0.0/8 and ::1]
+    #[arg(long, env = "FASTS3_ALLOW", value_name = "RULE", value_delimiter = ',', help_heading = "Serving")]
+    pub allow: Vec<AllowRule>,
+
+    /// Let clients in only from ports below 1024, which on Unix the superuser alone can use. Off, because Windows, macOS
+    /// and clients in user space may use any port, and who owns a machine has them all
+    #[arg(long, env = "FASTS3_SECURE_PORTS", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
+          help_heading = "Serving")]
+    pub secure_ports: bool,
+
     /// Refuse all changes
     #[arg(long, env = "FASTS3_READ_ONLY", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
           help_heading = "Serving")]
     pub read_only: bool,
 
     /// Whom to take for nobody, whatever a client says: `none`, the superuser (`root`), or everybody (`all`). The
-    /// default trusts this machine, which is all that the default of `--listen` lets in
+    /// default trusts whom `--allow` lets in
     #[arg(long, env = "FASTS3_SQUASH", value_name = "none|root|all", value_enum, default_value_t = SquashArg::None,
           help_heading = "Serving")]
     pub squash: SquashArg,
@@ -250,9 +263,9 @@ pub enum SquashArg {
 
 /// Serves until a signal says stop.
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
-    if !config.listen.ip().is_loopback() {
-        let do_what = if config.read_only { "read" } else { "read and change" };
-        warn!(listen = %config.listen, "everybody who can reach this address can {do_what} the bucket");
+    for rule in config.access.rules.iter().filter(|rule| rule.network.prefix() == 0) {
+        let do_what = if config.read_only || rule.grant.read_only { "read" } else { "read and change" };
+        warn!(listen = %config.listen, rule = %rule.network, "everybody who can reach this address can {do_what} the bucket");
     }
     let lazy = config.lazy;
     // before anything else, so that a signal during a slow start is not lost

@@ -34,7 +34,7 @@ impl Fs {
 
     fn accessed(&self, node: &Node, caller: &Caller, wanted: u32) -> Accessed {
         let bits = permission::access(node, &caller.credentials, wanted);
-        let granted = if self.settings.read_only { permission::without_changes(bits) } else { bits };
+        let granted = if self.is_read_only(caller) { permission::without_changes(bits) } else { bits };
         Accessed { granted, attr: self.attributes(node) }
     }
 

@@ -6,7 +6,7 @@
 use nfsserve::nfs::{nfsstat3, nfstime3, sattr3, set_atime, set_gid3, set_mode3, set_mtime, set_uid3};
 
 use super::attr::wcc_attr_of;
-use super::ext::{Refused, Wcc};
+use super::ext::{Caller, Refused, Wcc};
 use super::{Fs, error, permission};
 use crate::index::{Edit, Found, IndexError, Inode, Kind, NewInode, Node};
 use crate::revalidate::WaitError;
@@ -37,13 +37,12 @@ impl From<IndexError> for Stop {
 
 impl Fs {
     /// Runs `work` on the inode `id` in a transaction; returns after the commit, with the inode's attributes before
-    /// and after.
+    /// and after. That changes are allowed at all (`writable`) is asked before.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         id: u64,
         work: impl FnOnce(&Fs, &mut Edit<'_, '_>, &Inode) -> Result<T, Stop> + Send + 'static,
     ) -> Result<(T, Wcc), Refused> {
-        self.writable(id)?;
         let fs = self.clone();
         let edited = self.index.edit(move |edit| fs.around(edit, Ino(id), work)).await;
         edited.unwrap_or_else(|failure| Err(self.refused(error::of_index(failure), id)))
@@ -67,11 +66,16 @@ impl Fs {
         }
     }
 
-    /// That anything may be changed at all.
+    /// That the caller may change anything at all: what each procedure asks first.
     /// # Errors
     /// ROFS.
-    pub(super) fn writable(&self, id: u64) -> Result<(), Refused> {
-        if self.settings.read_only { Err(self.refused(nfsstat3::NFS3ERR_ROFS, id)) } else { Ok(()) }
+    pub(super) fn writable(&self, caller: &Caller, id: u64) -> Result<(), Refused> {
+        if self.is_read_only(caller) { Err(self.refused(nfsstat3::NFS3ERR_ROFS, id)) } else { Ok(()) }
+    }
+
+    /// Whether nothing may be changed by this caller.
+    pub(super) fn is_read_only(&self, caller: &Caller) -> bool {
+        self.settings.read_only || caller.read_only
     }
 
     /// A refusal that has changed nothing, with the attributes of `id`. STALE goes before.

@@ -184,7 +184,7 @@ impl Fs {
 
     /// What all of them check first.
     fn making(&self, caller: &Caller, (dir, name): (u64, &[u8]), kind: Kind, set: sattr3) -> Result<Making, Refused> {
-        self.writable(dir)?;
+        self.writable(caller, dir)?;
         let name = new_name(name, nfsstat3::NFS3ERR_EXIST).map_err(|status| self.refused(status, dir))?;
         Ok(Making { dir, name, kind, set, caller: caller.credentials.clone() })
     }

@@ -20,6 +20,8 @@ pub struct Caller {
     pub credentials: Credentials,
     /// Address of the client.
     pub peer: SocketAddr,
+    /// Whether changes from there are refused with ROFS.
+    pub read_only: bool,
 }
 
 /// A result that is ready, or a future of it.
@@ -336,10 +338,6 @@ pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     /// The fileid in a handle off the wire: `fh_to_id` without its allocation. # Errors: BADHANDLE, STALE.
     fn fileid_by(&self, handle: &[u8]) -> Result<fileid3, nfsstat3> {
         self.fh_to_id(&nfs_fh3 { data: handle.to_vec() })
-    }
-    /// Who the caller is taken for; `nfs/` asks before everything else, so that nothing sees another identity.
-    fn squash(&self, caller: Credentials) -> Credentials {
-        caller
     }
     /// Largest READ answered, in bytes: `FsInfo::read_max` for every object. A larger one is cut to it.
     fn read_max(&self) -> u32 {

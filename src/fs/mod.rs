@@ -40,7 +40,6 @@ use futures::future::BoxFuture;
 use nfsserve::nfs::nfsstat3;
 
 pub use handle::{HANDLE_BYTES, HandleKey};
-pub use permission::Squash;
 
 use crate::content::Content;
 use crate::index::{Index, Kind, Node};
@@ -68,10 +67,8 @@ const ATTEMPTS: usize = 16;
 /// What of the configuration the file system itself follows.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Refuses all changes with ROFS.
+    /// Refuses all changes with ROFS, whoever asks.
     pub read_only: bool,
-    /// Whose identity is not taken as it is told.
-    pub squash: Squash,
 }
 
 impl Fs {

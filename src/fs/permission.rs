@@ -3,7 +3,6 @@
 //! open and the server at every call: an owner may always read and write, and what may be executed may be read.
 
 use nfsserve::nfs::nfsstat3;
-use smallvec::SmallVec;
 
 use crate::index::{Inode, Kind};
 use crate::rpc::Credentials;
@@ -30,35 +29,6 @@ const ACCESS3_MODIFY: u32 = 0x04;
 const ACCESS3_EXTEND: u32 = 0x08;
 const ACCESS3_DELETE: u32 = 0x10;
 const ACCESS3_EXECUTE: u32 = 0x20;
-
-/// Whose identity is not taken as AUTH_SYS tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Squash {
-    /// Nobody's.
-    None,
-    /// The superuser becomes this user and group.
-    Root(u32, u32),
-    /// Everybody becomes this user and group.
-    All(u32, u32),
-}
-
-impl Squash {
-    /// Who the caller is taken for.
-    pub(super) fn apply(self, caller: Credentials) -> Credentials {
-        match self {
-            Squash::None => caller,
-            Squash::All(uid, gid) => Credentials { uid, gid, gids: SmallVec::new() },
-            Squash::Root(anon_uid, anon_gid) => {
-                let not_root = |id: u32, anon: u32| if id == 0 { anon } else { id };
-                Credentials {
-                    uid: not_root(caller.uid, anon_uid),
-                    gid: not_root(caller.gid, anon_gid),
-                    gids: caller.gids.into_iter().map(|gid| not_root(gid, anon_gid)).collect(),
-                }
-            }
-        }
-    }
-}
 
 /// Whether `caller` has all of `wanted` (`READ | WRITE | EXECUTE`) on `inode`.
 pub(super) fn allows(inode: &Inode, caller: &Credentials, wanted: u32) -> bool {
@@ -237,15 +207,6 @@ mod tests {
         assert_eq!(written(0o4644, 10), 0o644);
         assert_eq!(written(0o2644, 10), 0o2644, "a mark for mandatory locking");
         assert_eq!(written(0o6755, 0), 0o6755);
-    }
-
-    #[test]
-    fn squashing_leaves_nothing_of_the_superuser() {
-        let root = who(0, 0, &[0, 5]);
-        assert_eq!(Squash::None.apply(root.clone()), root);
-        assert_eq!(Squash::Root(65534, 65533).apply(root.clone()), who(65534, 65533, &[65533, 5]));
-        assert_eq!(Squash::Root(65534, 65533).apply(who(7, 8, &[9])), who(7, 8, &[9]));
-        assert_eq!(Squash::All(65534, 65533).apply(who(7, 8, &[9])), who(65534, 65533, &[]));
     }
 
     #[test]

@@ -13,6 +13,7 @@ impl Fs {
     /// REMOVE. Not of directories: no client asks for it.
     pub(super) fn remove_of(&self, caller: &Caller, dir: u64, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
         let name = now!(new_name(name, dots(name)).map_err(|status| self.refused(status, dir)));
+        now!(self.writable(caller, dir));
         let (fs, caller) = (self.clone(), caller.credentials.clone());
         Answer::Later(Box::pin(async move {
             let ((), wcc) = fs.change(dir, move |_, edit, dir| remove(edit, dir, &name, &caller)).await?;
@@ -23,9 +24,9 @@ impl Fs {
     /// RMDIR.
     pub(super) fn rmdir_of(&self, caller: &Caller, dir: u64, name: &[u8]) -> Answer<Result<Wcc, Refused>> {
         let name = now!(new_name(name, dots(name)).map_err(|status| self.refused(status, dir)));
+        now!(self.writable(caller, dir));
         let (fs, caller) = (self.clone(), caller.credentials.clone());
         Answer::Later(Box::pin(async move {
-            fs.writable(dir)?;
             fs.list_child_first(dir, &name, false).await.map_err(|status| fs.refused(status, dir))?;
             let ((), wcc) = fs.change(dir, move |_, edit, dir| rmdir(edit, dir, &name, &caller)).await?;
             Ok(wcc)

@@ -28,7 +28,7 @@ impl Fs {
         let refused = |status| self.rename_refused(status, from, to);
         let from_name = now!(new_name(from_name, nfsstat3::NFS3ERR_INVAL).map_err(refused));
         let to_name = now!(new_name(to_name, nfsstat3::NFS3ERR_INVAL).map_err(refused));
-        if self.settings.read_only {
+        if self.is_read_only(caller) {
             return Answer::Now(Err(refused(nfsstat3::NFS3ERR_ROFS)));
         }
         let fs = self.clone();
@@ -81,6 +81,7 @@ impl Fs {
     #[expect(clippy::type_complexity, reason = "the trait's")]
     pub(super) fn link_of(
         &self,
+        caller: &Caller,
         id: u64,
         dir: u64,
     ) -> Answer<Result<(Option<fattr3>, Wcc), (Option<fattr3>, Refused)>> {
@@ -88,7 +89,7 @@ impl Fs {
             Ok(node) => self.attributes(&node),
             Err(status) => return Answer::Now(Err((None, self.refused(status, dir)))),
         };
-        let refused = self.writable(dir).err().unwrap_or_else(|| self.refused(nfsstat3::NFS3ERR_NOTSUPP, dir));
+        let refused = self.writable(caller, dir).err().unwrap_or_else(|| self.refused(nfsstat3::NFS3ERR_NOTSUPP, dir));
         Answer::Now(Err((Some(attr), refused)))
     }
 }

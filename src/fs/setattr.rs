@@ -39,7 +39,7 @@ impl Fs {
         set: sattr3,
         guard: Option<nfstime3>,
     ) -> Answer<Result<Wcc, Refused>> {
-        now!(self.writable(id));
+        now!(self.writable(caller, id));
         let (fs, wanted) = (self.clone(), Wanted { set, guard, caller: caller.credentials.clone() });
         Answer::Later(Box::pin(async move { fs.set(id, wanted).await }))
     }

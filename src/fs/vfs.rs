@@ -71,10 +71,6 @@ impl NfsExt for Fs {
         self.pathconf_of(id)
     }
 
-    fn squash(&self, caller: Credentials) -> Credentials {
-        self.settings.squash.apply(caller)
-    }
-
     fn write_verifier(&self) -> [u8; 8] {
         self.content.write_verifier()
     }
@@ -148,19 +144,19 @@ impl NfsExt for Fs {
 
     fn link_by(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         id: fileid3,
         dir: fileid3,
         _name: &[u8],
     ) -> Answer<Result<(Option<fattr3>, Wcc), (Option<fattr3>, Refused)>> {
-        self.link_of(id, dir)
+        self.link_of(caller, id, dir)
     }
 }
 
 /// Whoever embeds the file system through nfsserve's trait, which has no caller, acts as the superuser.
 fn embedder() -> Caller {
     let credentials = Credentials { uid: 0, gid: 0, gids: Default::default() };
-    Caller { credentials, peer: ([127, 0, 0, 1], 0).into() }
+    Caller { credentials, peer: ([127, 0, 0, 1], 0).into(), read_only: false }
 }
 
 async fn wait<T: Send + 'static, E: Refusal>(answer: Answer<Result<T, E>>) -> Result<T, nfsstat3> {

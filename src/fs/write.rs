@@ -44,7 +44,7 @@ impl Fs {
         data: &[u8],
         stable: Stability,
     ) -> Answer<Result<Written, Refused>> {
-        now!(self.writable(id));
+        now!(self.writable(caller, id));
         let node = now!(self.node(id));
         let caller = caller.credentials.clone();
         now!(may_write(&node, &caller).map_err(|status| Refused { status, wcc: self.unchanged(&node) }));

@@ -96,7 +96,7 @@ impl<F: NfsExt> Program for Nfs3<F> {
     }
 
     fn call(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Handled {
-        let cx = Context { fs: &self.fs, caller: caller(&*self.fs, call), reply };
+        let cx = Context { fs: &self.fs, caller: caller(call), reply };
         let args = Reader::new(call.args);
         let handled = match call.procedure {
             0 => return Handled::Done(Outcome::Success, Tail::None),
@@ -127,9 +127,9 @@ impl<F: NfsExt> Program for Nfs3<F> {
     }
 }
 
-/// Who calls, as the file system is to see it: the one place where squashing belongs.
-fn caller(fs: &impl NfsExt, call: &Call<'_>) -> Caller {
+/// Who calls, as the file system is to see it.
+fn caller(call: &Call<'_>) -> Caller {
     let Credentials { uid, gid, ref gids } = *call.credentials;
-    let credentials = fs.squash(Credentials { uid, gid, gids: SmallVec::from_slice(gids) });
-    Caller { credentials, peer: call.peer }
+    let credentials = Credentials { uid, gid, gids: SmallVec::from_slice(gids) };
+    Caller { credentials, peer: call.peer, read_only: call.grant.read_only }
 }

@@ -4,7 +4,8 @@
 //!
 //! `/` is the export. Where it also has a name (Windows cannot mount `/`), `/NAME` is the same directory,
 //! and hides a directory of that name, which is then `/NAME/NAME`. Anything below either can be mounted,
-//! if the caller may walk there. Symlinks are not followed.
+//! if the caller may walk there. Symlinks are not followed. A path that begins or ends with a backslash is one of
+//! Windows, whose backslashes are slashes.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,9 @@ use crate::rpc::{Call, Handled, LateReply, Outcome, Program, Tail};
 pub const PROGRAM: u32 = 100_005;
 /// The one version that is served.
 pub const VERSION: u32 = 3;
+
+/// The procedure that mounts.
+const MNT: u32 = 1;
 
 /// MNTPATHLEN: longest path, in bytes.
 const MAX_PATH_BYTES: usize = 1024;
@@ -58,7 +62,7 @@ impl<F: NfsExt> Mount3<F> {
         let client = client(call.peer);
         match call.procedure {
             0 => {}
-            1 => return Ok(self.mount(caller(&*self.fs, call), args.opaque(MAX_PATH_BYTES)?)),
+            MNT => return Ok(self.mount(caller(call), args.opaque(MAX_PATH_BYTES)?)),
             2 => self.dump(reply),
             3 => {
                 let gone = Mount { client, path: canonical(args.opaque(MAX_PATH_BYTES)?) };
@@ -104,7 +108,7 @@ impl<F: NfsExt> Mount3<F> {
         reply.put_bool(false);
     }
 
-    /// EXPORT: open to everybody, which an empty list of groups says.
+    /// EXPORT: open to whoever may ask, which an empty list of groups says.
     fn exports(&self, reply: &mut Vec<u8>) {
         for name in [Some(""), self.export.as_deref()].into_iter().flatten() {
             reply.put_bool(true);
@@ -122,7 +126,8 @@ fn client(peer: SocketAddr) -> IpAddr {
 
 /// Components of a path, however many slashes are between them.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+    let is_of_windows = path.starts_with(b"\\") || path.ends_with(b"\\");
+    path.split(move |byte| *byte == b'/' || is_of_windows && *byte == b'\\').filter(|name| !name.is_empty())
 }
 
 /// The one spelling of a path: one slash before each component, `/` alone for none.
@@ -192,6 +197,15 @@ impl<F: NfsExt> Program for Mount3<F> {
 
     fn allows_auth_none(&self, _version: u32, _procedure: u32) -> bool {
         true
+    }
+
+    /// MNT says so in its own words, which every client shows as "access denied by server".
+    fn turn_away(&self, _version: u32, procedure: u32, reply: &mut Vec<u8>) -> Outcome {
+        if procedure != MNT {
+            return Outcome::AuthTooWeak;
+        }
+        reply.put_u32(MountStatus::Access as u32);
+        Outcome::Success
     }
 
     fn call(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Handled {

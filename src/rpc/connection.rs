@@ -6,17 +6,21 @@
 //! Invariants: a turn's work is bounded, so others get theirs; every reason to wait has this task's waker, or is
 //! lifted by another part of the same turn.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::gate::canonical;
 use super::message::{Caller, Message, NoCall, Refusal};
 use super::outgoing::Transport;
 use super::output::Sent;
@@ -25,7 +29,7 @@ use super::replies::{Once, Replies};
 use super::server::Shared;
 use super::stats::Tally;
 use super::watchdog::{TimedOut, Vitals, Watchdog};
-use super::{Call, Credentials, Entry, Programs};
+use super::{Call, Credentials, Entry, Grant, Limits, Programs, Squash};
 
 /// Calls that are answered before what they produced is sent.
 const BATCH_CALLS: usize = 64;
@@ -33,6 +37,8 @@ const BATCH_CALLS: usize = 64;
 const BATCH_BYTES: usize = 128 << 10;
 /// Turns before the other tasks of the thread get theirs.
 const TURNS: usize = 4;
+/// 10 s: who is not let in has read so by then. Closing at once would only make it connect again.
+const STRANGER_IDLE: Duration = Duration::from_secs(10);
 
 /// Why a connection ended, other than by its peer's or our own will.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +69,7 @@ pub(super) struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     local: SocketAddr,
+    access: Access,
     shared: Arc<Shared>,
     input: Input,
     /// Whether all whole records of `input` are taken.
@@ -73,6 +80,15 @@ pub(super) struct Connection {
     intake: Intake,
     watchdog: Watchdog,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// What the peer may do, decided before its first byte. A TLS handshake (RFC 9289) would come between: a NULL call with
+/// AUTH_TLS, now answered as one of a server without TLS, would be answered with STARTTLS, the bytes after it would go
+/// through a TLS stream in the place of `stream`, and what the client's certificate says would narrow the grant.
+enum Access {
+    Granted(Grant),
+    /// Nothing; it takes one of the few places for such peers.
+    Denied(#[expect(dead_code, reason = "held until the connection ends")] OwnedSemaphorePermit),
 }
 
 /// Which further calls are taken.
@@ -86,25 +102,31 @@ enum Intake {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Connection {
+    /// Takes a connection in, if there is room for one of such a peer.
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Option<Connection> {
         let peer = canonical(peer);
+        let access = match shared.programs.admit(peer) {
+            Some(grant) => Access::Granted(grant),
+            None => Access::Denied(shared.strangers.clone().try_acquire_owned().ok()?),
+        };
         // a connection that has no address any more is closed at its first read
         let local = stream.local_addr().map_or(peer, canonical);
-        Connection {
+        Some(Connection {
             stream,
             peer,
             local,
             input: Input::new(shared.limits.max_record),
             drained: true,
             replies: Replies::new(),
-            caller: Caller::new(),
+            caller: Caller::new(access.squash()),
             tally: shared.stats.connect(peer.ip(), &shared.programs),
             intake: Intake::Open,
-            watchdog: Watchdog::new(&shared.limits),
+            watchdog: Watchdog::new(&access.limits(&shared.limits)),
+            access,
             // a child has its own lock, so that connections do not meet at the parent's
             stop: Box::pin(shared.stop.child_token().cancelled_owned()),
             shared,
-        }
+        })
     }
 
     /// Serves until either side is done.
@@ -204,6 +226,10 @@ impl Connection {
                 return Ok(());
             }
         };
+        let Access::Granted(grant) = self.access else {
+            self.replies.turn_away(&*entry.program, &message);
+            return Ok(());
+        };
         let Message { xid, version, procedure, args, .. } = message;
         let call = Call {
             version,
@@ -212,6 +238,7 @@ impl Connection {
             peer: self.peer,
             local: self.local,
             transport: Transport::Tcp,
+            grant,
             args,
         };
         if entry.program.is_idempotent(version, procedure) {
@@ -265,9 +292,22 @@ impl Connection {
     }
 }
 
-/// An IPv4 client of a dual-stack listener is that IPv4 client.
-pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+impl Access {
+    fn squash(&self) -> Squash {
+        match self {
+            Access::Granted(grant) => grant.squash,
+            Access::Denied(_) => Squash::None,
+        }
+    }
+
+    fn limits<'a>(&self, limits: &'a Limits) -> Cow<'a, Limits> {
+        match self {
+            Access::Granted(_) => Cow::Borrowed(limits),
+            Access::Denied(_) => {
+                Cow::Owned(Limits { idle_timeout: limits.idle_timeout.min(STRANGER_IDLE), ..limits.clone() })
+            }
+        }
+    }
 }
 
 /// Whose call it is, and who calls; nobody's and no one when it is a ping.

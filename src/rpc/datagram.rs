@@ -19,13 +19,14 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
-use super::connection::{canonical, route};
+use super::connection::route;
 use super::drc::{ReplyCache, Seen};
+use super::gate::canonical;
 use super::message::{self, Caller, Message, NoCall};
 use super::outgoing::Transport;
 use super::replies::complete;
 use super::stats::Tally;
-use super::{Call, DrcLimits, Handled, LateReply, Outcome, Program, Programs, Stats};
+use super::{Call, DrcLimits, Handled, LateReply, Outcome, Program, Programs, Squash, Stats};
 
 /// Longest call: a path, a handle, a lock's owner and the credential are far below.
 const MAX_CALL: usize = 8800;
@@ -134,13 +135,15 @@ impl Desk {
             Err(NoCall::Refused { xid, refusal }) => return Some(unmarked(message::refused(xid, &refusal))),
         };
         let Message { xid, version, procedure, args, .. } = message;
-        let mut caller = Caller::new();
+        let grant = self.programs.admit(peer);
+        let mut caller = Caller::new(grant.map_or(Squash::None, |grant| grant.squash));
         let (program, call) = match route(&message, &self.programs, &mut caller, &self.tally) {
             Ok(None) => return Some(unmarked(message::whole(xid, Outcome::Success, &[], &[]))),
             Err(refusal) => return Some(unmarked(message::refused(xid, &refusal))),
             Ok(Some((entry, credentials))) => {
+                let Some(grant) = grant else { return Some(turn_away(&*entry.program, &message)) };
                 let transport = Transport::Udp;
-                (&*entry.program, Call { version, procedure, credentials, peer, local, transport, args })
+                (&*entry.program, Call { version, procedure, credentials, peer, local, transport, grant, args })
             }
         };
         let slot = match program.is_idempotent(version, procedure) {
@@ -157,6 +160,13 @@ impl Desk {
         }
         Some(unmarked(whole))
     }
+}
+
+/// Answers a call from where nobody is let in.
+fn turn_away(program: &dyn Program, message: &Message<'_>) -> Bytes {
+    let mut body = Vec::new();
+    let outcome = program.turn_away(message.version, message.procedure, &mut body);
+    unmarked(message::whole(message.xid, outcome, &body, &[]))
 }
 
 /// Runs a call; its whole reply, record mark included, is no longer than its peer may be sent.

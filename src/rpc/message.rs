@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::outgoing::Request;
 use super::record::LAST_FRAGMENT;
 use super::xdr::{Malformed, Reader, Write, padding};
-use super::{Credentials, Outcome};
+use super::{Credentials, Outcome, Squash};
 
 /// Longest credential and verifier body.
 const MAX_AUTH_BODY: usize = 400;
@@ -30,6 +30,8 @@ const MSG_ACCEPTED: u32 = 0;
 const MSG_DENIED: u32 = 1;
 const AUTH_NONE: u32 = 0;
 const AUTH_SYS: u32 = 1;
+/// Asks in a NULL call whether there is TLS (RFC 9289 section 4.1); a success without the verifier STARTTLS says no.
+const AUTH_TLS: u32 = 7;
 /// Its procedure 0 sets up a context, so it is no NULL that anyone may have answered.
 const RPCSEC_GSS: u32 = 6;
 
@@ -115,7 +117,12 @@ impl<'a> Message<'a> {
 
     /// Whether this is a ping, which is answered without asking who calls.
     pub(super) fn is_null(&self) -> bool {
-        self.procedure == 0 && self.flavor != RPCSEC_GSS
+        let is_ping = match self.flavor {
+            RPCSEC_GSS => false,
+            AUTH_TLS => self.credential.is_empty(),
+            _ => true,
+        };
+        self.procedure == 0 && is_ping
     }
 
     /// Whether nothing is said about who calls.
@@ -134,14 +141,17 @@ fn auth<'a>(r: &mut Reader<'a>) -> Result<(u32, &'a [u8]), Malformed> {
 pub(super) struct Caller {
     /// The AUTH_SYS body behind its stamp, which may change with each call.
     raw: Vec<u8>,
+    /// What it says, squashed.
     parsed: Credentials,
     nobody: Credentials,
+    squash: Squash,
 }
 
 impl Caller {
-    pub(super) fn new() -> Caller {
-        let nobody = Credentials { uid: NOBODY, gid: NOBODY, gids: SmallVec::new() };
-        Caller { raw: Vec::new(), parsed: nobody.clone(), nobody }
+    /// Callers from one address, where `squash` holds.
+    pub(super) fn new(squash: Squash) -> Caller {
+        let nobody = squash.apply(Credentials { uid: NOBODY, gid: NOBODY, gids: SmallVec::new() });
+        Caller { raw: Vec::new(), parsed: nobody.clone(), nobody, squash }
     }
 
     /// Who calls with `message`.
@@ -149,6 +159,8 @@ impl Caller {
         match message.flavor {
             AUTH_NONE => Ok(&self.nobody),
             AUTH_SYS => self.auth_sys(message.credential).map_err(|_| Refusal::BadCredentials),
+            // not a question, and no identity either
+            AUTH_TLS => Err(Refusal::BadCredentials),
             _ => Err(Refusal::AuthTooWeak),
         }
     }
@@ -159,7 +171,7 @@ impl Caller {
         // no legal body is empty, so nothing is taken for known before the first was parsed
         if self.raw.is_empty() || r.rest() != self.raw {
             let raw = r.rest();
-            self.parsed = auth_sys(&mut r)?;
+            self.parsed = self.squash.apply(auth_sys(&mut r)?);
             self.raw.clear();
             self.raw.extend_from_slice(raw);
         }

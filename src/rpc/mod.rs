@@ -9,6 +9,7 @@
 mod connection;
 mod datagram;
 mod drc;
+mod gate;
 mod message;
 pub mod outgoing;
 mod output;
@@ -32,12 +33,13 @@ use futures::future::BoxFuture;
 use smallvec::SmallVec;
 
 pub use datagram::{bind_datagrams, serve_datagrams};
+pub use gate::{Gate, Grant, Squash};
 pub use message::Refusal;
 pub use outgoing::Transport;
 pub use server::{bind, serve};
 pub use stats::{CallCounts, Stats};
 
-/// Who calls, as AUTH_SYS says (RFC 5531 appendix A); AUTH_NONE is nobody.
+/// Who calls, as AUTH_SYS says (RFC 5531 appendix A) and squashing leaves it; AUTH_NONE is nobody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// User id.
@@ -63,6 +65,8 @@ pub struct Call<'a> {
     pub local: SocketAddr,
     /// How.
     pub transport: Transport,
+    /// What may be done from there.
+    pub grant: Grant,
     /// The procedure's arguments, still XDR.
     pub args: &'a [u8],
 }
@@ -138,11 +142,20 @@ pub trait Program: Send + Sync + 'static {
     fn allows_auth_none(&self, version: u32, procedure: u32) -> bool;
     /// Answers one call. Must not block on S3, on a lock held across an await, or on another client.
     fn call(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Handled;
+    /// Answers a call from where nobody is let in, other than a ping: its result is appended to `reply` only with
+    /// `Success`. RFC 5531 calls AUTH_TOOWEAK "rejected for security reasons"; Linux makes EACCES of it without a
+    /// second try, which it has for the other refusals.
+    fn turn_away(&self, _version: u32, _procedure: u32, _reply: &mut Vec<u8>) -> Outcome {
+        Outcome::AuthTooWeak
+    }
 }
 
-/// The programs that one listener answers, found by number.
+/// The programs that listeners answer, found by number, and the gate before them.
 #[derive(Clone)]
-pub struct Programs(Arc<[Entry]>);
+pub struct Programs {
+    entries: Arc<[Entry]>,
+    gate: Arc<dyn Gate>,
+}
 
 /// A program and what of it every call needs.
 struct Entry {
@@ -152,16 +165,26 @@ struct Entry {
 }
 
 impl Programs {
-    /// Puts programs behind one listener. The first of two with the same number wins.
+    /// Puts programs behind one listener, for everybody who can reach it. The first of two with the same number wins.
     pub fn new(programs: impl IntoIterator<Item = Arc<dyn Program>>) -> Programs {
         let entry =
             |program: Arc<dyn Program>| Entry { number: program.number(), versions: program.versions(), program };
-        Programs(programs.into_iter().map(entry).collect())
+        Programs { entries: programs.into_iter().map(entry).collect(), gate: Arc::new(gate::Open) }
+    }
+
+    /// The same, for those alone whom `gate` lets in.
+    pub fn behind(self, gate: Arc<dyn Gate>) -> Programs {
+        Programs { gate, ..self }
+    }
+
+    /// What the peer at this address may do; asked once a connection and once a datagram.
+    fn admit(&self, peer: SocketAddr) -> Option<Grant> {
+        self.gate.admit(peer)
     }
 
     /// The program of this number and its place in the list: there are a handful, so a scan is fastest.
     fn find(&self, number: u32) -> Option<(usize, &Entry)> {
-        self.0.iter().enumerate().find(|(_, e)| e.number == number)
+        self.entries.iter().enumerate().find(|(_, e)| e.number == number)
     }
 }
 

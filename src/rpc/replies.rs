@@ -103,6 +103,14 @@ impl Replies {
         }
     }
 
+    /// Answers a call from where nobody is let in.
+    pub(super) fn turn_away(&mut self, program: &dyn Program, message: &Message<'_>) {
+        let Message { xid, version, procedure, .. } = *message;
+        let start = message::begin(&mut self.output.bytes, xid);
+        let outcome = program.turn_away(version, procedure, &mut self.output.bytes);
+        self.conclude(start, xid, outcome, Tail::None);
+    }
+
     /// Runs a call that must not run twice, unless it already did. It ends even if the connection does not last:
     /// its client will ask again on another.
     pub(super) fn run_once(&mut self, program: &dyn Program, message: &Message<'_>, call: &Call<'_>, once: &Once<'_>) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +18,8 @@ use super::connection::{Closed, Connection};
 use super::drc::ReplyCache;
 use super::{Limits, Programs, Stats};
 
+/// Connections at once of peers that are not let in: enough to tell them so, too few to keep others out.
+pub(super) const STRANGERS: usize = 32;
 /// Connections that the OS holds for us while we accept others: after a restart all clients come at once.
 const BACKLOG: i32 = 1024;
 /// Keepalive after a minute of silence, then every 10 s: a client that vanished is noticed within 2 minutes.
@@ -34,6 +37,8 @@ pub(super) struct Shared {
     pub(super) replies: Arc<ReplyCache>,
     /// Calls that must end though their connection may not last.
     pub(super) tasks: TaskTracker,
+    /// Places for connections of peers that are not let in.
+    pub(super) strangers: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
 
@@ -65,7 +70,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let replies = Arc::new(ReplyCache::new(limits.drc.clone()));
-    let shared = Arc::new(Shared { programs, limits, stats, replies, tasks: TaskTracker::new(), stop });
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let shared = Arc::new(Shared { programs, limits, stats, replies, tasks: TaskTracker::new(), strangers, stop });
     let mut connections = JoinSet::new();
     let mut refused = 0_u64;
     loop {
@@ -80,7 +86,9 @@ pub async fn serve(
                     }
                 } else {
                     tune(&stream);
-                    connections.spawn(Connection::new(stream, peer, shared.clone()).run());
+                    if let Some(connection) = Connection::new(stream, peer, shared.clone()) {
+                        connections.spawn(connection.run());
+                    }
                 }
             }
         }

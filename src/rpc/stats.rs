@@ -70,7 +70,7 @@ impl Stats {
     }
 
     fn register(self: &Arc<Self>, peer: Option<IpAddr>, programs: &Programs) -> Tally {
-        let calls = programs.0.iter().map(|_| [const { AtomicU64::new(0) }; PROCEDURES]).collect();
+        let calls = programs.entries.iter().map(|_| [const { AtomicU64::new(0) }; PROCEDURES]).collect();
         let counters = Arc::new(Counters { peer, programs: programs.clone(), calls });
         let mut registry = self.0.lock();
         registry.next += 1;
@@ -82,7 +82,7 @@ impl Stats {
 
 impl Counters {
     fn add_to(&self, totals: &mut BTreeMap<(u32, u32), u64>) {
-        for (entry, calls) in self.programs.0.iter().zip(&self.calls) {
+        for (entry, calls) in self.programs.entries.iter().zip(&self.calls) {
             for (procedure, n) in (0..).zip(calls) {
                 let n = n.load(Ordering::Relaxed);
                 if n > 0 {

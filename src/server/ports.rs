@@ -17,7 +17,7 @@ use super::registration::{NotRegistered, Registration};
 use crate::config::{self, PortmapMode};
 use crate::nfs::portmap::{self, Portmap, Service};
 use crate::nfs::{self, mount};
-use crate::rpc::{self, Program, Programs, Transport};
+use crate::rpc::{self, Gate, Grant, Program, Programs, Transport};
 use crate::types::Clock;
 
 /// What a server has besides its portmapper, and over which transports: what clients find by a portmapper, ours or the
@@ -59,6 +59,19 @@ pub(super) struct Desks {
     pub(super) datagrams: Programs,
     /// Also what answers on port 111.
     pub(super) portmap: Arc<Portmap>,
+    /// Who may come in.
+    pub(super) gate: Arc<dyn Gate>,
+}
+
+/// Who may ask on port 111: who may come in, by whatever port, since mount commands use any to ask for others; and this
+/// machine, whose programs register there.
+struct Inquirers(Arc<dyn Gate>);
+
+impl Gate for Inquirers {
+    fn admit(&self, peer: SocketAddr) -> Option<Grant> {
+        let by_root = SocketAddr::new(peer.ip(), portmap::PORT);
+        if peer.ip().is_loopback() { Some(Grant::ALL) } else { self.0.admit(by_root) }
+    }
 }
 
 impl Ports {
@@ -167,7 +180,7 @@ impl Ports {
         stats: Arc<rpc::Stats>,
         stop: &CancellationToken,
     ) -> Vec<JoinHandle<()>> {
-        let alone = Programs::new([desks.portmap as Arc<dyn Program>]);
+        let alone = Programs::new([desks.portmap as Arc<dyn Program>]).behind(Arc::new(Inquirers(desks.gate)));
         let stream = |listener, programs| {
             tokio::spawn(rpc::serve(listener, programs, limits.clone(), stats.clone(), stop.clone()))
         };
@@ -278,7 +291,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::access::{Access, Rule, Rules};
     use crate::nfs::portmap::client;
+    use crate::rpc::Squash;
     use crate::rpc::outgoing::Route;
 
     /// Never reached by a test that passes.
@@ -317,7 +332,8 @@ mod tests {
         let ports = Ports::bind(loopback(0), PortmapMode::Off).unwrap();
         let (addr, portmap) = (ports.addr(), Arc::new(ports.portmap(Clock::manual())));
         let alone = || Programs::new([portmap.clone() as Arc<dyn Program>]);
-        let desks = Desks { streams: alone(), datagrams: alone(), portmap: portmap.clone() };
+        let gate = Arc::new(Access::new(Rules { rules: Rules::loopback(Squash::None), secure_ports: false }));
+        let desks = Desks { streams: alone(), datagrams: alone(), portmap: portmap.clone(), gate };
         let stop = CancellationToken::new();
         let tasks = ports.serve(desks, rpc::Limits::default(), Arc::default(), &stop);
         for over in [Transport::Tcp, Transport::Udp] {
@@ -333,6 +349,16 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
+    }
+
+    #[test]
+    fn port_111_is_for_who_may_come_in_by_whatever_port_and_for_this_machine() {
+        let network = "192.0.2.0/24".parse().unwrap();
+        let rules = Rules { rules: vec![Rule { network, grant: Grant::ALL }], secure_ports: true };
+        let inquirers = Inquirers(Arc::new(Access::new(rules)));
+        let admits = |peer: &str| inquirers.admit(peer.parse().unwrap()).is_some();
+        assert!(admits("192.0.2.7:40000") && admits("127.0.0.1:40000") && admits("[::1]:700"));
+        assert!(!admits("198.51.100.1:700"));
     }
 
     #[tokio::test]

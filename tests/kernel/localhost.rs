@@ -14,7 +14,7 @@ async fn the_linux_kernel_mounts_localhost_with_no_options_and_no_rpcbind() {
     if !rig::is_here("the kernel mount of localhost") {
         return;
     }
-    let s3 = S3Server::start(Options { buckets: vec![BUCKET.into()], ..Options::default() }).unwrap();
+    let s3 = S3Server::start(Options { buckets: vec![BUCKET.into()], anonymous: true, ..Options::default() }).unwrap();
     s3.bucket(BUCKET).put("dir/hello.txt", "hello\n", &[]);
     let port = s3.endpoint().rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
 

@@ -4,9 +4,11 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 pub mod changes;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
@@ -16,11 +18,12 @@ use fasts3::s3server::{Bucket, Options, S3Server};
 use fasts3::server::{Server, Surroundings};
 use fasts3::store::{Connecting, Timing};
 use fasts3::types::Clock;
+use nfs3_client::net::Connector;
 use nfs3_client::nfs3_types::nfs3::*;
 use nfs3_client::nfs3_types::rpc::{auth_unix, opaque_auth};
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
 use nfs3_client::tokio::{TokioConnector, TokioIo};
-use nfs3_client::{Nfs3Connection, Nfs3ConnectionBuilder};
+use nfs3_client::{ConnectError, Nfs3Connection, Nfs3ConnectionBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -170,8 +173,14 @@ fn runtime() -> tokio::runtime::Runtime {
 pub fn config<'a>(endpoint: &'a str, cache: &'a TempDir, flags: impl IntoIterator<Item = &'a str>) -> Config {
     let cache = cache.path().to_str().unwrap();
     let mut args = vec!["serve", "s3://bucket", "--cache", cache, "--endpoint-url", endpoint, "--region", "us-east-1"];
-    args.extend(["--listen", "127.0.0.1:0", "--admin", "off", "--recheck", "1s", "--uid", "0", "--gid", "0"]);
+    args.extend(["--admin", "off", "--recheck", "1s", "--uid", "0", "--gid", "0"]);
     args.extend(flags);
+    // unlike the default, a fixed size leaves room also where the disk is nearly full
+    for default in [["--listen", "127.0.0.1:0"], ["--cache-size", "8GiB"]] {
+        if !args.contains(&default[0]) {
+            args.extend(default);
+        }
+    }
     Config::try_from(ServeOnly::parse_from(args).args).unwrap()
 }
 
@@ -199,15 +208,40 @@ impl Client {
         Client::try_connect(port, export, uid, gid).await.unwrap()
     }
 
-    pub async fn try_connect(port: u16, export: &str, uid: u32, gid: u32) -> Result<Client, nfs3_client::ConnectError> {
+    pub async fn try_connect(port: u16, export: &str, uid: u32, gid: u32) -> Result<Client, ConnectError> {
+        Client::mount(TokioConnector, SocketAddr::from(([127, 0, 0, 1], port)), export, (uid, gid), false).await
+    }
+
+    /// From another address, perhaps from a port below 1024.
+    pub async fn try_connect_from(from: wire::Bound, to: SocketAddr, privileged: bool) -> Result<Client, ConnectError> {
+        Client::mount(from, to, "/", (0, 0), privileged).await
+    }
+
+    /// From another address, as this user and group.
+    pub async fn try_connect_as(from: wire::Bound, to: SocketAddr, ids: (u32, u32)) -> Result<Client, ConnectError> {
+        Client::mount(from, to, "/", ids, false).await
+    }
+
+    async fn mount(
+        connector: impl Connector<Connection = TokioIo<TcpStream>> + 'static,
+        to: SocketAddr,
+        export: &str,
+        (uid, gid): (u32, u32),
+        privileged: bool,
+    ) -> Result<Client, ConnectError> {
         let auth = auth_unix { stamp: 1, machinename: Opaque::borrowed(b"test"), uid, gid, gids: vec![] };
-        let mount = Nfs3ConnectionBuilder::new(TokioConnector, "127.0.0.1", export)
-            .mount_port(port)
-            .nfs3_port(port)
-            .connect_from_privileged_port(false)
+        let mount = Nfs3ConnectionBuilder::new(connector, to.ip().to_string(), export)
+            .mount_port(to.port())
+            .nfs3_port(to.port())
+            .connect_from_privileged_port(privileged)
             .credential(opaque_auth::auth_unix(&auth))
             .mount();
         Ok(Client(soon(mount).await?))
+    }
+
+    /// UMNT: the server forgets the mount, and the client its connections.
+    pub async fn unmount(self) {
+        soon(self.0.unmount()).await.unwrap();
     }
 
     pub fn raw(&mut self) -> &mut Nfs3Connection<TokioIo<TcpStream>> {

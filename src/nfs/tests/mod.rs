@@ -19,7 +19,7 @@ use nfs3_types::xdr_codec::{Opaque, Pack, Unpack};
 use self::double::Double;
 use super::Nfs3;
 use crate::rpc::xdr::padding;
-use crate::rpc::{Call, Credentials, Handled, LateReply, Outcome, Program, Tail, Transport};
+use crate::rpc::{Call, Credentials, Grant, Handled, LateReply, Outcome, Program, Tail, Transport};
 
 /// What was in the connection's output before the call.
 const BEFORE: &[u8] = b"earlier replies";
@@ -33,8 +33,8 @@ fn call_as(uid: u32, program: &dyn Program, procedure: u32, args: &[u8]) -> (Out
     let credentials = user(uid);
     let peer = "192.0.2.7:700".parse().unwrap();
     let version = *program.versions().end();
-    let local = "192.0.2.1:2049".parse().unwrap();
-    let call = Call { version, procedure, credentials: &credentials, peer, local, transport: Transport::Tcp, args };
+    let (local, transport) = ("192.0.2.1:2049".parse().unwrap(), Transport::Tcp);
+    let call = Call { version, procedure, credentials: &credentials, peer, local, transport, grant: Grant::ALL, args };
     let mut reply = BEFORE.to_vec();
     let (outcome, tail) = match program.call(&call, &mut reply) {
         Handled::Done(outcome, tail) => (outcome, tail),

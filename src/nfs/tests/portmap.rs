@@ -33,7 +33,7 @@ fn call_from(peer: &str, portmap: &Portmap, version: u32, procedure: u32, args: 
     let local =
         if peer.ip().is_loopback() { SocketAddr::new(peer.ip(), 111) } else { "192.0.2.1:111".parse().unwrap() };
     let (credentials, transport) = (user(0), Transport::Udp);
-    let call = Call { version, procedure, credentials: &credentials, peer, local, transport, args };
+    let call = Call { version, procedure, credentials: &credentials, peer, local, transport, grant: Grant::ALL, args };
     let mut reply = Vec::new();
     match portmap.call(&call, &mut reply) {
         Handled::Done(outcome, Tail::None) => (outcome, reply),

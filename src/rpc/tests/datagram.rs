@@ -19,10 +19,14 @@ impl Datagrams {
     }
 
     async fn at(addr: &str) -> Datagrams {
+        Datagrams::behind(addr, |programs| programs).await
+    }
+
+    async fn behind(addr: &str, gate: impl FnOnce(Programs) -> Programs) -> Datagrams {
         let server = Server::start();
         let socket = bind_datagrams(addr.parse().unwrap()).unwrap();
         let port = socket.local_addr().unwrap().port();
-        let programs = Programs::new([server.program.clone() as Arc<dyn Program>]);
+        let programs = gate(Programs::new([server.program.clone() as Arc<dyn Program>]));
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve_datagrams(socket, programs, server.stats.clone(), stop.clone()));
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -184,4 +188,19 @@ async fn datagrams_are_counted_and_are_no_connection() {
     let counts = udp.server.stats.snapshot();
     assert_eq!((counts.connections, counts.clients), (0, 0));
     assert_eq!(counts.calls, [(PROGRAM, ECHO, 1)]);
+}
+
+#[tokio::test]
+async fn who_may_not_come_in_is_told_so_and_nothing_else() {
+    struct Closed;
+    impl Gate for Closed {
+        fn admit(&self, _peer: SocketAddr) -> Option<Grant> {
+            None
+        }
+    }
+    let udp = Datagrams::behind("127.0.0.1:0", |programs| programs.behind(Arc::new(Closed))).await;
+    assert_eq!(udp.call(1, COUNT, &[]).await, words(&[1, 1, 1, 1, 5]));
+    assert_eq!(udp.call(2, TURNED_AWAY_BY_RESULT, &[]).await, success(2, &words(&[13])));
+    assert_eq!(udp.server.program.runs(), 0);
+    udp.assert_silent().await;
 }

@@ -8,6 +8,7 @@ mod cold;
 mod datagram;
 mod files;
 mod flow;
+mod gate;
 mod hostile;
 mod once;
 mod outgoing;
@@ -47,8 +48,10 @@ const WHO: u32 = 9;
 /// not idempotent: panics at its first run, then like COUNT
 const COUNT_PANIC: u32 = 10;
 const TOO_WEAK: u32 = 11;
+/// Who may not come in gets a result that says so: -> 13
+const TURNED_AWAY_BY_RESULT: u32 = 12;
 /// -> the transport, and which address of ours the call came by
-const LOCAL: u32 = 12;
+const LOCAL: u32 = 13;
 
 /// What the server under test answers.
 struct TestProgram {
@@ -57,12 +60,19 @@ struct TestProgram {
     waiting: Semaphore,
     gates: [Arc<Semaphore>; 4],
     file: Arc<File>,
+    last_grant: std::sync::Mutex<Option<Grant>>,
 }
 
 impl TestProgram {
     fn new(file: File) -> TestProgram {
         let gates = std::array::from_fn(|_| Arc::new(Semaphore::new(0)));
-        TestProgram { runs: AtomicUsize::new(0), waiting: Semaphore::new(0), gates, file: Arc::new(file) }
+        TestProgram {
+            runs: AtomicUsize::new(0),
+            waiting: Semaphore::new(0),
+            gates,
+            file: Arc::new(file),
+            last_grant: Default::default(),
+        }
     }
 
     fn run(&self) -> u32 {
@@ -126,6 +136,7 @@ impl TestProgram {
             LOCAL => reply.put_opaque(format!("{:?} {}", call.transport, call.local).as_bytes()),
             TOO_WEAK => return Ok(Handled::Done(Outcome::AuthTooWeak, Tail::None)),
             WHO => {
+                *self.last_grant.lock().unwrap() = Some(call.grant);
                 let who = call.credentials;
                 [who.uid, who.gid, who.gids.len() as u32].iter().for_each(|w| reply.put_u32(*w));
             }
@@ -152,6 +163,11 @@ impl Program for TestProgram {
         procedure != WHO
     }
 
+    fn turn_away(&self, _version: u32, procedure: u32, reply: &mut Vec<u8>) -> Outcome {
+        reply.put_u32(13);
+        if procedure == TURNED_AWAY_BY_RESULT { Outcome::Success } else { Outcome::AuthTooWeak }
+    }
+
     fn call(&self, call: &Call<'_>, reply: &mut Vec<u8>) -> Handled {
         self.answer(call, reply).unwrap_or(Handled::Done(Outcome::GarbageArgs, Tail::None))
     }
@@ -176,10 +192,14 @@ impl Server {
     }
 
     fn of(file: File, limits: Limits) -> Server {
+        Server::behind(Arc::new(super::gate::Open), file, limits)
+    }
+
+    fn behind(gate: Arc<dyn Gate>, file: File, limits: Limits) -> Server {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let program = Arc::new(TestProgram::new(file));
-        let programs = Programs::new([program.clone() as Arc<dyn Program>]);
+        let programs = Programs::new([program.clone() as Arc<dyn Program>]).behind(gate);
         let (stats, stop) = (Arc::new(Stats::default()), CancellationToken::new());
         let task = tokio::spawn(serve(listener, programs, limits, stats.clone(), stop.clone()));
         Server { addr, program, stats, stop, task }
@@ -219,6 +239,12 @@ impl Client {
     async fn call(&mut self, xid: u32, procedure: u32, args: &[u8]) -> Vec<u8> {
         self.send(&call(xid, procedure, args)).await;
         self.receive().await.expect("an answer")
+    }
+
+    /// The reply to a record; `None` also when the connection ended before.
+    async fn receive_after(&mut self, record: &[u8]) -> Option<Vec<u8>> {
+        soon(self.stream.write_all(record)).await.ok()?;
+        self.receive().await
     }
 
     async fn ping(&mut self, xid: u32) {

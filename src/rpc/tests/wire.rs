@@ -66,6 +66,15 @@ async fn null_is_answered_to_anyone() {
     expect(&call_as(7, NULL, 1, b"none"), &[7, 1, 0, 0, 0, 0]).await;
 }
 
+/// RFC 9289 section 4.1: a server without TLS answers the question without the verifier STARTTLS, and takes AUTH_TLS for
+/// nothing else.
+#[tokio::test]
+async fn the_question_for_tls_is_answered_with_no() {
+    expect(&call_as(7, NULL, 7, b""), &[7, 1, 0, 0, 0, 0]).await;
+    expect(&call_as(7, NULL, 7, b"more"), &[7, 1, 1, 1, 1]).await;
+    expect(&call_as(7, ECHO, 7, b""), &[7, 1, 1, 1, 1]).await;
+}
+
 #[tokio::test]
 async fn a_gss_handshake_is_no_null() {
     expect(&call_as(7, NULL, 6, b"init"), &[7, 1, 1, 1, 5]).await;
