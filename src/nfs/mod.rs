@@ -1,5 +1,5 @@
 //! NFSv3 (RFC 1813), one file per procedure family, and the programs a client needs beside it: MOUNT v3
-//! and portmap v2. Decodes arguments, asks a file system through `NfsExt` and nothing else, encodes what
+//! and the portmapper. Decodes arguments, asks a file system through `NfsExt` and nothing else, encodes what
 //! it says. Knows neither sockets nor S3.
 //!
 //! Authentication: AUTH_NONE is taken everywhere and is nobody (uid and gid 65534): it gets what "other"
