@@ -261,6 +261,23 @@ async fn renames_replace_only_their_like() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_s3_alone_knows_is_removed_and_renamed_without_a_lookup() {
+    let world = World::new().await;
+    ["removed", "renamed", "dir/file", "empty/"].iter().for_each(|key| world.put(key, *key));
+    let mut client = world.client().await;
+    let root = client.root();
+    assert_eq!(client.remove_in(&root, b"removed").await, Ok(()));
+    assert_eq!(client.rename_in((&root, b"renamed"), (&root, b"new")).await, Ok(()));
+    assert_eq!(client.rmdir_in(&root, b"dir").await, Err(NFS3ERR_NOTEMPTY));
+    assert_eq!(client.rmdir_in(&root, b"empty").await, Ok(()));
+    assert_eq!(client.remove_in(&root, b"nowhere").await, Err(NFS3ERR_NOENT));
+    assert_eq!(client.rename_in((&root, b"nowhere"), (&root, b"else")).await, Err(NFS3ERR_NOENT));
+    world.age();
+    world.sync().await;
+    assert_eq!(world.bucket.keys(), ["dir/file", "new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn renames_that_make_no_sense_are_refused() {
     let world = World::new().await;
     let mut client = world.client().await;

@@ -1,13 +1,15 @@
 //! REMOVE and RMDIR (RFC 1813 sections 3.3.12 and 3.3.13).
 
+use std::sync::Arc;
+
 use nfsserve::nfs::nfsstat3;
 
 use super::change::{Stop, is_surely_empty, look_up, new_name};
 use super::ext::{Answer, Caller, Refused, Wcc};
 use super::{Fs, error, now, permission};
-use crate::index::{Edit, Inode, Kind};
+use crate::index::{Edit, Inode, Kind, Node};
 use crate::rpc::Credentials;
-use crate::types::{Ino, Name};
+use crate::types::Name;
 
 impl Fs {
     /// REMOVE. Not of directories: no client asks for it.
@@ -16,6 +18,7 @@ impl Fs {
         now!(self.writable(caller, dir));
         let (fs, caller) = (self.clone(), caller.credentials.clone());
         Answer::Later(Box::pin(async move {
+            fs.find_first(dir, &name).await.map_err(|status| fs.refused(status, dir))?;
             let ((), wcc) = fs.change(dir, move |_, edit, dir| remove(edit, dir, &name, &caller)).await?;
             Ok(wcc)
         }))
@@ -27,15 +30,26 @@ impl Fs {
         now!(self.writable(caller, dir));
         let (fs, caller) = (self.clone(), caller.credentials.clone());
         Answer::Later(Box::pin(async move {
-            fs.list_child_first(dir, &name, false).await.map_err(|status| fs.refused(status, dir))?;
+            fs.find_and_list_first(dir, &name, false).await.map_err(|status| fs.refused(status, dir))?;
             let ((), wcc) = fs.change(dir, move |_, edit, dir| rmdir(edit, dir, &name, &caller)).await?;
             Ok(wcc)
         }))
     }
 
-    /// Brings the listing of a directory here that is to be removed, replaced or (`all`) moved.
-    pub(super) async fn list_child_first(&self, dir: u64, name: &Name, all: bool) -> Result<(), nfsstat3> {
-        match self.index.child(Ino(dir), name).map_err(error::of_index)? {
+    /// What is to be removed or moved. Where nobody has looked it up, S3 is asked, as by LOOKUP.
+    pub(super) async fn find_first(&self, dir: u64, name: &Name) -> Result<Option<Arc<Node>>, nfsstat3> {
+        let dir = self.node(dir)?;
+        match self.index.child(dir.ino, name).map_err(error::of_index)? {
+            None if dir.kind == Kind::Dir && !self.revalidator.is_absent(&dir, name) => {
+                self.revalidator.look_up(dir.ino, name).await.map_err(error::of_wait)
+            }
+            child => Ok(child),
+        }
+    }
+
+    /// The same, and with the listing of a directory; `all`: of all that is below it.
+    pub(super) async fn find_and_list_first(&self, dir: u64, name: &Name, all: bool) -> Result<(), nfsstat3> {
+        match self.find_first(dir, name).await? {
             Some(child) => self.list_first(&child, all).await,
             None => Ok(()),
         }

@@ -39,8 +39,10 @@ impl Fs {
     async fn rename(self, wanted: Move) -> Result<(Wcc, Wcc), RenameRefused> {
         let (from, to) = (wanted.from, wanted.to);
         let refused = |status| self.rename_refused(status, from, to);
-        self.list_child_first(from, &wanted.from_name, true).await.map_err(refused)?;
-        self.list_child_first(to, &wanted.to_name, false).await.map_err(refused)?;
+        self.find_and_list_first(from, &wanted.from_name, true).await.map_err(refused)?;
+        if let Some(replaced) = self.index.child(Ino(to), &wanted.to_name).map_err(error::of_index).map_err(refused)? {
+            self.list_first(&replaced, false).await.map_err(refused)?;
+        }
         let fs = self.clone();
         let edited = self.index.edit(move |edit| fs.rename_in(edit, &wanted)).await;
         edited.unwrap_or_else(|failure| Err(refused(error::of_index(failure))))
