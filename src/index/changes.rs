@@ -38,7 +38,7 @@ pub(crate) async fn chmod(index: &Index, ino: Ino, mode: u32) {
         let mut after = before.clone();
         (after.inode.mode, after.given.mode, after.inode.attributes_known) = (mode, true, true);
         change.replace(&before, after);
-        change.mark_pending(ino, |pending| pending.attributes = true)
+        change.mark_pending(ino, |pending| (pending.attributes, pending.set.mode) = (true, true))
     })
     .await;
 }

@@ -6,7 +6,7 @@
 //! everything is looked at before the first change.
 
 use super::change::Change;
-use super::model::{Away, Freshness, IndexError, Inode, Kind, StagedRow, Work};
+use super::model::{Away, Freshness, IndexError, Inode, Kind, SetHere, StagedRow, Work};
 use super::row::{Given, Row};
 use super::{Index, place, tables};
 use crate::types::name::ComponentKind;
@@ -62,6 +62,18 @@ pub struct NewAttributes {
     pub atime: Option<Time>,
     /// Last change of the content.
     pub mtime: Option<Time>,
+}
+
+impl NewAttributes {
+    fn named(&self) -> SetHere {
+        SetHere {
+            mode: self.mode.is_some(),
+            uid: self.uid.is_some(),
+            gid: self.gid.is_some(),
+            mtime: self.mtime.is_some(),
+            atime: self.atime.is_some(),
+        }
+    }
 }
 
 /// What has been written to a staging file and is on the disk.
@@ -181,9 +193,12 @@ impl Edit<'_, '_> {
         self.change.replace(&before, after);
         // the root has no key, and so no marker
         if new != NewAttributes::default() && ino != Ino::ROOT {
-            self.change.mark_pending(ino, |pending| match inode.remote {
-                Some(_) => pending.attributes = true,
-                None => pending.content = true,
+            self.change.mark_pending(ino, |pending| {
+                pending.set = pending.set.or(new.named());
+                match inode.remote {
+                    Some(_) => pending.attributes = true,
+                    None => pending.content = true,
+                }
             })?;
         }
         Ok(inode)

@@ -24,7 +24,7 @@
 use redb::ReadableTable;
 
 use super::change::Change;
-use super::model::{Away, IndexError, Inode, Kind, Pending, StagedRow, Work};
+use super::model::{Away, IndexError, Inode, Kind, Pending, SetHere, StagedRow, Work};
 use super::place::{self, View};
 use super::tables::{self, be_u64};
 use crate::types::{ETag, Ino, Key, ObjectId, Time};
@@ -38,7 +38,8 @@ impl Change<'_> {
 
     /// Notes a change of `ino` that S3 does not have; `what` says of what kind.
     pub(super) fn mark_pending(&mut self, ino: Ino, what: impl FnOnce(&mut Pending)) -> Result<(), IndexError> {
-        let none = Pending { content: false, attributes: false, place: false, since: self.now, change: 0 };
+        let (content, attributes, place) = (false, false, false);
+        let none = Pending { content, attributes, set: SetHere::NONE, place, since: self.now, change: 0 };
         let mut pending = self.pending(ino)?.unwrap_or(none);
         what(&mut pending);
         pending.change = self.number();
@@ -219,11 +220,26 @@ impl Change<'_> {
 const CONTENT: u8 = 1;
 const ATTRIBUTES: u8 = 2;
 const PLACE: u8 = 4;
+const MODE: u8 = 8;
+const UID: u8 = 16;
+const GID: u8 = 32;
+const MTIME: u8 = 64;
+const ATIME: u8 = 128;
 
 fn encode_pending(pending: &Pending) -> [u8; 17] {
     let mut row = [0; 17];
-    let kinds = [(pending.content, CONTENT), (pending.attributes, ATTRIBUTES), (pending.place, PLACE)];
-    row[0] = kinds.iter().filter(|(on, _)| *on).fold(0, |bits, (_, bit)| bits | bit);
+    let set = &pending.set;
+    let bits = [
+        (pending.content, CONTENT),
+        (pending.attributes, ATTRIBUTES),
+        (pending.place, PLACE),
+        (set.mode, MODE),
+        (set.uid, UID),
+        (set.gid, GID),
+        (set.mtime, MTIME),
+        (set.atime, ATIME),
+    ];
+    row[0] = bits.iter().filter(|(on, _)| *on).fold(0, |bits, (_, bit)| bits | bit);
     row[1..9].copy_from_slice(&pending.since.0.to_be_bytes());
     row[9..].copy_from_slice(&pending.change.to_be_bytes());
     row
@@ -232,10 +248,14 @@ fn encode_pending(pending: &Pending) -> [u8; 17] {
 /// Reads a row of `pending`.
 pub(super) fn decode_pending(row: &[u8]) -> Option<Pending> {
     let row: &[u8; 17] = row.try_into().ok()?;
+    let has = |bit: u8| row[0] & bit != 0;
+    let set = SetHere { mode: has(MODE), uid: has(UID), gid: has(GID), mtime: has(MTIME), atime: has(ATIME) };
     Some(Pending {
-        content: row[0] & CONTENT != 0,
-        attributes: row[0] & ATTRIBUTES != 0,
-        place: row[0] & PLACE != 0,
+        content: has(CONTENT),
+        attributes: has(ATTRIBUTES),
+        // a row that was written before they were told apart
+        set: if has(ATTRIBUTES) && set == SetHere::NONE { SetHere::ALL } else { set },
+        place: has(PLACE),
         since: Time(be_u64(&row[1..9]) as i64),
         change: be_u64(&row[9..]),
     })

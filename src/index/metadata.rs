@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Inode, Kind};
+use super::model::{Inode, Kind, SetHere};
 use crate::types::Time;
 
 /// What the metadata says; `None` where it does not.
@@ -55,13 +55,17 @@ pub(super) fn parse(user: &BTreeMap<String, String>) -> Attributes {
     }
 }
 
-/// Writes the attributes of `inode` into `user`. What `user` tells and the index does not know yet is kept:
-/// an object that was only ever listed has the defaults here.
-pub(crate) fn tell(user: &mut BTreeMap<String, String>, inode: &Inode) {
+/// Writes the attributes of `inode` into `user`. What `user` tells and the index does not know yet is kept, unless it was
+/// `set` here: an object that was only ever listed has the defaults here.
+pub(crate) fn tell(user: &mut BTreeMap<String, String>, inode: &Inode, set: SetHere) {
     let told = if inode.attributes_known { Attributes::default() } else { parse(user) };
-    let mode = type_bits(told.kind.unwrap_or(inode.kind)) | told.mode.unwrap_or(inode.mode & 0o7777);
-    let (uid, gid) = (told.uid.unwrap_or(inode.uid), told.gid.unwrap_or(inode.gid));
-    let (mtime, atime) = (told.mtime.unwrap_or(inode.mtime), told.atime.unwrap_or(inode.atime));
+    // a directory is one by its key
+    let kind = told.kind.filter(|_| inode.kind != Kind::Dir).unwrap_or(inode.kind);
+    let mode = type_bits(kind) | told.mode.filter(|_| !set.mode).unwrap_or(inode.mode & 0o7777);
+    let uid = told.uid.filter(|_| !set.uid).unwrap_or(inode.uid);
+    let gid = told.gid.filter(|_| !set.gid).unwrap_or(inode.gid);
+    let mtime = told.mtime.filter(|_| !set.mtime).unwrap_or(inode.mtime);
+    let atime = told.atime.filter(|_| !set.atime).unwrap_or(inode.atime);
 
     let ours = [
         ("file-permissions", format!("{mode:07o}")),
@@ -228,14 +232,14 @@ mod tests {
         for kind in [Kind::File, Kind::Dir, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::CharDevice] {
             let mut user = BTreeMap::from([("colour".to_owned(), "blue".to_owned())]);
             let inode = Inode { kind, ..inode() };
-            tell(&mut user, &inode);
+            tell(&mut user, &inode, SetHere::NONE);
             let got = parse(&user);
             assert_eq!((got.kind, got.mode, got.uid, got.gid), (Some(kind), Some(0o640), Some(5), Some(6)));
             assert_eq!((got.mtime, got.atime), (Some(inode.mtime), Some(inode.atime)));
             assert_eq!((user.len(), user["colour"].as_str()), (6, "blue"));
         }
         let mut user = BTreeMap::new();
-        tell(&mut user, &inode());
+        tell(&mut user, &inode(), SetHere::NONE);
         assert_eq!(user["file-permissions"], "0100640");
         assert_eq!(user["file-mtime"], "-1500000000ns");
     }
@@ -244,7 +248,7 @@ mod tests {
     fn metadata_of_other_tools_is_brought_up_to_date_where_it_was() {
         let fields = [("mode", "33188"), ("uid", "0"), ("mtime", "1"), ("goog-reserved-posix-mode", "644")];
         let mut user: BTreeMap<_, _> = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        tell(&mut user, &inode());
+        tell(&mut user, &inode(), SetHere::NONE);
         for (name, value) in
             [("mode", "33184"), ("uid", "5"), ("mtime", "-1.500000000"), ("goog-reserved-posix-mode", "640")]
         {
@@ -255,7 +259,7 @@ mod tests {
         let got = parse(&user);
         assert_eq!((got.mode, got.mtime), (Some(0o640), Some(Time(-1_500_000_000))));
         let mut rclone = BTreeMap::from([("mode".to_owned(), "100664".to_owned())]);
-        tell(&mut rclone, &inode());
+        tell(&mut rclone, &inode(), SetHere::NONE);
         assert_eq!(rclone["mode"], "100640");
     }
 
@@ -263,9 +267,14 @@ mod tests {
     fn what_was_never_asked_for_is_not_overwritten_with_defaults() {
         let fields = [("uid", "77"), ("file-mtime", "5ns")];
         let mut user: BTreeMap<_, _> = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        tell(&mut user, &Inode { attributes_known: false, ..inode() });
+        tell(&mut user, &Inode { attributes_known: false, ..inode() }, SetHere::NONE);
         let got = parse(&user);
         assert_eq!((got.uid, got.gid, got.mode, got.mtime), (Some(77), Some(6), Some(0o640), Some(Time(5))));
+
+        let mut user: BTreeMap<_, _> = fields.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let set = SetHere { uid: true, ..SetHere::NONE };
+        tell(&mut user, &Inode { attributes_known: false, ..inode() }, set);
+        assert_eq!((parse(&user).uid, parse(&user).mtime), (Some(5), Some(Time(5))), "what was set here is ours");
     }
 
     #[test]

@@ -103,12 +103,55 @@ pub struct Pending {
     pub content: bool,
     /// Mode, owner or times.
     pub attributes: bool,
+    /// Which of them were set here; the others are S3's to tell. Of a file written to, `content` says that its mtime was.
+    pub set: SetHere,
     /// The key it should have: for a directory, everything below it.
     pub place: bool,
     /// Wall time of the oldest change that S3 lacks.
     pub since: Time,
     /// Number of the latest change: an upload that began before it does not settle it.
     pub change: u64,
+}
+
+/// Attributes that were set here, by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetHere {
+    /// Permission bits.
+    pub mode: bool,
+    /// Owner.
+    pub uid: bool,
+    /// Group.
+    pub gid: bool,
+    /// Last change of the content.
+    pub mtime: bool,
+    /// Last access.
+    pub atime: bool,
+}
+
+impl SetHere {
+    /// None of them.
+    pub const NONE: SetHere = SetHere { mode: false, uid: false, gid: false, mtime: false, atime: false };
+    /// All of them.
+    pub const ALL: SetHere = SetHere { mode: true, uid: true, gid: true, mtime: true, atime: true };
+
+    /// What is in one of them.
+    pub fn or(self, other: SetHere) -> SetHere {
+        SetHere {
+            mode: self.mode || other.mode,
+            uid: self.uid || other.uid,
+            gid: self.gid || other.gid,
+            mtime: self.mtime || other.mtime,
+            atime: self.atime || other.atime,
+        }
+    }
+}
+
+impl Pending {
+    /// The attributes of `inode` that are not S3's to tell.
+    pub fn set_here(&self, inode: &Inode) -> SetHere {
+        let is_written = self.content && inode.kind != Kind::Dir;
+        SetHere { mtime: self.set.mtime || is_written, ..self.set }
+    }
 }
 
 /// An object of S3 that has no business under its key any more: the other kind of row of the journal.

@@ -3,7 +3,7 @@
 
 use super::change::Change;
 use super::metadata::Attributes;
-use super::model::{Inode, Kind, Pending, Remote};
+use super::model::{Inode, Kind, Pending, Remote, SetHere};
 use super::row::{Given, Row};
 use crate::store::ObjectMeta;
 use crate::types::Time;
@@ -19,21 +19,9 @@ pub(super) enum News {
     Bytes,
 }
 
-/// Which attributes are changed here, and so not S3's to tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Kept {
-    /// Mode, owner and group.
-    pub(super) owner: bool,
-    /// Times.
-    pub(super) times: bool,
-}
-
-impl Kept {
-    /// What of `inode` stays, given its row of the journal.
-    pub(super) fn of(inode: &Inode, pending: Option<&Pending>) -> Kept {
-        let owner = pending.is_some_and(|pending| pending.attributes);
-        Kept { owner, times: owner || is_dirty(inode, pending) }
-    }
+/// Which attributes of `inode` are changed here, and so not S3's to tell, given its row of the journal.
+pub(super) fn kept(inode: &Inode, pending: Option<&Pending>) -> SetHere {
+    pending.map_or(SetHere::NONE, |pending| pending.set_here(inode))
 }
 
 /// Whether the bytes of `inode` (a directory: its marker) are changed here.
@@ -58,7 +46,7 @@ impl News {
         row: &mut Row,
         meta: &ObjectMeta,
         attributes: Option<Attributes>,
-        kept: Kept,
+        kept: SetHere,
         change: &Change<'_>,
     ) {
         let before = row.clone();
@@ -66,13 +54,26 @@ impl News {
             News::Nothing => confirm(row, meta, attributes, change.defaults()),
             News::Metadata | News::Bytes => describe(row, meta, attributes, change.defaults()),
         }
-        if kept.owner {
-            (row.inode.mode, row.inode.uid, row.inode.gid) = (before.inode.mode, before.inode.uid, before.inode.gid);
-            row.given = before.given;
-        }
-        if kept.times {
-            (row.inode.mtime, row.inode.atime) = (before.inode.mtime, before.inode.atime);
-        }
+        keep(row, &before, kept);
+    }
+}
+
+fn keep(row: &mut Row, before: &Row, kept: SetHere) {
+    let (Row { inode, given }, old) = (row, &before.inode);
+    if kept.mode {
+        (inode.mode, given.mode) = (old.mode, before.given.mode);
+    }
+    if kept.uid {
+        (inode.uid, given.uid) = (old.uid, before.given.uid);
+    }
+    if kept.gid {
+        (inode.gid, given.gid) = (old.gid, before.given.gid);
+    }
+    if kept.mtime {
+        inode.mtime = old.mtime;
+    }
+    if kept.atime {
+        inode.atime = old.atime;
     }
 }
 

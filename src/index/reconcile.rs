@@ -17,7 +17,7 @@ mod key;
 use super::change::Change;
 use super::metadata::{self, Attributes};
 use super::model::{Away, Freshness, IndexError, Inode, Kind, Local, ObjectRow, Observation, Presence, Seen, Verdict};
-use super::news::{self, Kept, News, is_dirty};
+use super::news::{self, News, is_dirty};
 use super::row::Row;
 use super::shelter::Shelter;
 use super::tables::{self, Child};
@@ -90,7 +90,7 @@ pub(super) fn file(
     let (before, pending) = (existing(change, child.ino)?, change.pending(child.ino)?);
     let attributes = meta.user.as_ref().map(metadata::parse);
     let is_other_kind = attributes.is_some_and(|a| file_kind(&a) != before.inode.kind);
-    let (news, kept) = (News::of(&before, meta), Kept::of(&before.inode, pending.as_ref()));
+    let (news, kept) = (News::of(&before, meta), news::kept(&before.inode, pending.as_ref()));
     let is_ours = before.inode.remote.is_none() || is_dirty(&before.inode, pending.as_ref());
     if is_ours && (news == News::Bytes || is_other_kind) {
         return Ok((Verdict::Unchanged, Some(child.ino)));
@@ -110,7 +110,7 @@ pub(super) fn file(
         }
         // S3 tells whole seconds: two versions of one second must still differ, or a client that goes by
         // mtime alone keeps the pages of the old one (F3).
-        if after.inode.mtime == before.inode.mtime && !kept.times {
+        if after.inode.mtime == before.inode.mtime && !kept.mtime {
             after.inode.mtime = Time(after.inode.mtime.0.saturating_add(1));
         }
         follow(change, &after.inode, meta)?;
@@ -177,7 +177,7 @@ pub(super) fn mark(
         return Ok(late(change, ino));
     }
     let mut after = before.clone();
-    let kept = Kept::of(&before.inode, pending.as_ref());
+    let kept = news::kept(&before.inode, pending.as_ref());
     news.describe(&mut after, meta, meta.user.as_ref().map(metadata::parse), kept, change);
     after.inode.mtime = after.inode.mtime.max(before.inode.mtime);
     if news == News::Bytes {

@@ -4,7 +4,7 @@
 
 use super::Index;
 use super::change::Change;
-use super::model::{Away, IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote};
+use super::model::{Away, IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote, SetHere};
 use super::row::Row;
 use crate::types::{ETag, Ino, Key, Tick};
 
@@ -128,6 +128,7 @@ fn clear_pending(change: &mut Change<'_>, ino: Ino, number: u64, done: Done) -> 
         Pending {
             content: pending.content && !done.content,
             attributes: pending.attributes && !done.attributes,
+            set: if done.attributes { SetHere::NONE } else { pending.set },
             ..pending
         }
     } else {

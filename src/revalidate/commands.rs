@@ -73,8 +73,8 @@ impl Revalidator {
         self.check_file(ino, Source::Command).await
     }
 
-    /// Has S3 tell the attributes of a file of which only a listing has spoken, before some of them are changed here: the
-    /// others would be taken for those of here. Past the deadline, and without S3, they are.
+    /// Has S3 tell the attributes of a file of which only a listing has spoken, before some of them are changed here, so that
+    /// permissions are checked by what they are. Past the deadline, and without S3, by the defaults; the upload asks again.
     pub async fn describe(&self, ino: Ino) {
         let wanting = || self.index.node(ino).ok().flatten().filter(|node| check::wants_attributes(node));
         let asked = async {

@@ -17,11 +17,7 @@ pub(super) fn compose(before: Option<Headers>, inode: &Inode, pending: &Pending,
         headers.content_type = content_type(inode.kind, key);
     }
     // a change made here counts more than what S3 says and was never asked for
-    let inode = Inode { attributes_known: inode.attributes_known || pending.attributes, ..inode.clone() };
-    if pending.content && !inode.attributes_known {
-        headers.user.insert("file-mtime".to_owned(), format!("{}ns", inode.mtime.0));
-    }
-    tell_attributes(&mut headers.user, &inode);
+    tell_attributes(&mut headers.user, inode, pending.set_here(inode));
     headers
 }
 
@@ -56,10 +52,12 @@ pub(super) fn are_of(user: &BTreeMap<String, String>, meta: &ObjectMeta) -> bool
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::index::SetHere;
     use crate::types::Time;
     use crate::writeback::tests::some_inode;
 
-    const PENDING: Pending = Pending { content: true, attributes: false, place: false, since: Time(0), change: 1 };
+    const PENDING: Pending =
+        Pending { content: true, attributes: false, set: SetHere::NONE, place: false, since: Time(0), change: 1 };
 
     fn key(text: &str) -> Key {
         Key::new(text).unwrap()

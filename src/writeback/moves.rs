@@ -129,6 +129,7 @@ impl Writeback {
             Err(WaitError::Gone) => return Ok(Step::On),
             Err(error) => return Err(error.into()),
         }
+        self.describe_marker(dir).await?;
         loop {
             let expanded = self.rooms.index.expand(dir, ENTRIES).await?;
             crash::point("writeback.after_expand");
@@ -140,6 +141,17 @@ impl Writeback {
                 return Err(Trouble::Stopping);
             }
         }
+    }
+
+    /// Has S3 tell the attributes of a marker of which only a listing has spoken, before it is made anew elsewhere.
+    async fn describe_marker(&self, dir: Ino) -> Result<(), Trouble> {
+        let index = &self.rooms.index;
+        let wanting = index.node(dir)?.filter(|node| node.remote.is_some() && !node.attributes_known);
+        let Some((_, key)) = wanting.zip(index.remote_prefix(dir)?) else { return Ok(()) };
+        let (Some(meta), Stamps { sent, answered }) = self.look(&key).await? else { return Ok(()) };
+        let (seen, source) = (Seen::Object(meta), Source::Check);
+        index.apply(Observation { key, seen, sent, answered, source, content: None }).await?;
+        Ok(())
     }
 
     /// Another's version must leave before `task`'s can come: whose task comes first. `None`: it was a circle (`mv a t;

@@ -1,7 +1,7 @@
 //! From what the journal says of one inode to what is to be asked of S3. Pure: the table of all cases, and
 //! nothing that waits.
 
-use crate::index::{Kind, Task};
+use crate::index::{Kind, SetHere, Task};
 use crate::types::{ETag, Ino, Key};
 
 /// What is to be done for one inode, next.
@@ -58,8 +58,10 @@ fn plan_dir(task: &Task, key: Key) -> Action {
     if task.pending.place && task.remote_prefix.as_ref() != Some(&key) {
         return Action::Expand;
     }
-    // an empty directory without a marker, or one with a mode of its own, would not be there for others (N3)
-    let needs_marker = !(task.has_entries && task.has_default_attributes);
+    // an empty directory without a marker, or one with a mode of its own, would not be there for others (N3); nor
+    // would what was set of one that may have a marker with something else
+    let is_in_doubt = !task.node.attributes_known && task.pending.set != SetHere::NONE;
+    let needs_marker = !(task.has_entries && task.has_default_attributes) || is_in_doubt;
     if key.is_empty() || (task.node.remote.is_none() && !needs_marker) {
         return Action::Nothing;
     }
@@ -145,7 +147,14 @@ mod tests {
         let has = |c| pending.contains(c);
         Task {
             node: Arc::new(Node { inode, freshness: Arc::default() }),
-            pending: Pending { content: has('c'), attributes: has('a'), place: has('p'), since: Time(0), change: 1 },
+            pending: Pending {
+                content: has('c'),
+                attributes: has('a'),
+                set: if has('s') { SetHere::ALL } else { SetHere::NONE },
+                place: has('p'),
+                since: Time(0),
+                change: 1,
+            },
             key: Some(key(path)),
             remote_key: remote_key.map(key),
             remote_prefix: (kind == Kind::Dir).then(|| key(path)),
@@ -206,6 +215,10 @@ mod tests {
             task.has_default_attributes = false;
             task
         };
+        let in_doubt = |task: Task| {
+            let inode = Inode { attributes_known: false, ..task.node.inode.clone() };
+            Task { node: Arc::new(Node { inode, freshness: Arc::default() }), ..task }
+        };
         let moved = |mut task: Task| {
             task.remote_prefix = Some(key("old/"));
             task
@@ -215,6 +228,8 @@ mod tests {
             ("mkdir, filled since", task(Kind::Dir, "c", "d/", None), Action::Nothing),
             ("mkdir -m 700, filled", own_mode(task(Kind::Dir, "c", "d/", None)), put("d/", Over::Nothing)),
             ("chmod of an implied one", own_mode(task(Kind::Dir, "a", "d/", None)), put("d/", Over::Nothing)),
+            ("chmod of what may have a marker", in_doubt(task(Kind::Dir, "cs", "d/", None)), put("d/", Over::Nothing)),
+            ("implied, nothing set", in_doubt(task(Kind::Dir, "c", "d/", None)), Action::Nothing),
             ("chmod of a marker", task(Kind::Dir, "a", "d/", Some("d/")), put("d/", Over::Own(etag("e")))),
             ("renamed", moved(task(Kind::Dir, "p", "d/", None)), Action::Expand),
             ("renamed and changed", moved(task(Kind::Dir, "cap", "d/", Some("old/"))), Action::Expand),

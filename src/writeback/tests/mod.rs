@@ -2,6 +2,7 @@
 //! until a test moves it. Changes are made as `fs/` makes them.
 #![allow(clippy::unwrap_used)]
 
+mod attributes;
 mod conflicts;
 mod failures;
 mod moving;
@@ -241,8 +242,11 @@ impl Rig {
     }
 
     async fn chmod(&self, path: &str, mode: u32) {
+        self.set(path, NewAttributes { mode: Some(mode), ..NewAttributes::default() }).await;
+    }
+
+    async fn set(&self, path: &str, new: NewAttributes) {
         let ino = self.node(path).ino;
-        let new = NewAttributes { mode: Some(mode), ..NewAttributes::default() };
         let inode = self.index.edit(move |edit| edit.set(ino, new).map(Ok::<_, ()>)).await.unwrap().unwrap();
         if let Some(staged) = self.content.staged_if_open(ino) {
             staged.adopt(&inode);
