@@ -7,6 +7,7 @@
 //! | owner, group | `file-owner`, `file-group` | `uid`, `gid` | `goog-reserved-posix-uid`, `-gid` |
 //! | times | `file-mtime`, `-atime`: `"<n>ns"`, or milliseconds | `mtime`, `atime`, `ctime`: seconds with a fraction | `goog-reserved-file-mtime`, `-atime`: seconds |
 //!
+//! None of these keeps the number of a device; GeeseFS and TigrisFS do, and so does this: `rdev`, decimal, as Linux has it.
 //! The first of a row that can be read counts. A value that makes no sense is as good as none; it never
 //! spoils the others. On writing, the other columns are brought up to date where they were, so that no two
 //! contradict. `x_$folder$` objects of Hadoop and old s3fs stay what they are to S3: empty files.
@@ -26,6 +27,7 @@ pub(super) struct Attributes {
     pub(super) mtime: Option<Time>,
     pub(super) atime: Option<Time>,
     pub(super) ctime: Option<Time>,
+    pub(super) rdev: Option<(u32, u32)>,
 }
 
 /// Reads `user`, whose names are in lower case without `x-amz-meta-`.
@@ -52,6 +54,7 @@ pub(super) fn parse(user: &BTreeMap<String, String>) -> Attributes {
             .or_else(|| time("atime"))
             .or_else(|| time("goog-reserved-file-atime")),
         ctime: time("ctime"),
+        rdev: field("rdev").and_then(|value| value.parse().ok()).map(device),
     }
 }
 
@@ -75,6 +78,9 @@ pub(crate) fn tell(user: &mut BTreeMap<String, String>, inode: &Inode, set: SetH
         ("file-atime", format!("{}ns", atime.0)),
     ];
     user.extend(ours.map(|(name, value)| (name.to_owned(), value)));
+    if matches!(inode.kind, Kind::CharDevice | Kind::BlockDevice) {
+        user.insert("rdev".to_owned(), device_number(inode.rdev).to_string());
+    }
     let is_rclone = |value: &str| value.trim().parse::<u32>().is_ok_and(|mode| mode > 0o177_777);
     let others = [
         ("mode", if user.get("mode").is_some_and(|v| is_rclone(v)) { format!("{mode:o}") } else { mode.to_string() }),
@@ -105,6 +111,19 @@ fn type_bits(kind: Kind) -> u32 {
         Kind::Symlink => 0o120_000,
         Kind::Socket => 0o140_000,
     }
+}
+
+/// The one number that Linux has for major and minor.
+fn device_number((major, minor): (u32, u32)) -> u64 {
+    let (major, minor) = (u64::from(major), u64::from(minor));
+    (minor & 0xff) | (major & 0xfff) << 8 | (minor & !0xff) << 12 | (major & !0xfff) << 32
+}
+
+/// The inverse of it.
+fn device(number: u64) -> (u32, u32) {
+    let major = (number >> 8 & 0xfff) | (number >> 32 & !0xfff);
+    let minor = (number & 0xff) | (number >> 12 & 0xffff_ff00);
+    (major as u32, minor as u32)
 }
 
 /// The inverse of `seconds`.
@@ -204,6 +223,19 @@ mod tests {
         assert_eq!((got.mode, got.mtime), (Some(0o644), Some(Time(7_000_000_000))));
     }
 
+    #[test]
+    fn device_numbers_are_kept() {
+        for rdev in [(8, 1), (5, 255), (4_095, 256), (1, 0xf_ffff), (u32::MAX, u32::MAX), (4_096, 0)] {
+            let mut user = BTreeMap::new();
+            tell(&mut user, &Inode { kind: Kind::BlockDevice, rdev, ..inode() }, SetHere::NONE);
+            assert_eq!(parse(&user).rdev, Some(rdev));
+        }
+        assert_eq!(device_number((8, 1)), 0x801);
+        let mut user = BTreeMap::new();
+        tell(&mut user, &inode(), SetHere::NONE);
+        assert_eq!(user.get("rdev"), None, "a file has none");
+    }
+
     fn inode() -> Inode {
         Inode {
             ino: crate::types::Ino(7),
@@ -236,7 +268,8 @@ mod tests {
             let got = parse(&user);
             assert_eq!((got.kind, got.mode, got.uid, got.gid), (Some(kind), Some(0o640), Some(5), Some(6)));
             assert_eq!((got.mtime, got.atime), (Some(inode.mtime), Some(inode.atime)));
-            assert_eq!((user.len(), user["colour"].as_str()), (6, "blue"));
+            let length = if kind == Kind::CharDevice { 7 } else { 6 };
+            assert_eq!((user.len(), user["colour"].as_str()), (length, "blue"));
         }
         let mut user = BTreeMap::new();
         tell(&mut user, &inode(), SetHere::NONE);

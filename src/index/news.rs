@@ -120,6 +120,9 @@ fn set_attributes(row: &mut Row, attributes: &Attributes, modified: Time, defaul
     inode.gid = attributes.gid.unwrap_or(defaults.gid);
     inode.mtime = attributes.mtime.unwrap_or(modified);
     inode.atime = attributes.atime.unwrap_or(inode.mtime);
+    if let (Some(rdev), Kind::CharDevice | Kind::BlockDevice) = (attributes.rdev, inode.kind) {
+        inode.rdev = rdev;
+    }
     inode.attributes_known = true;
     *given = Given { mode: attributes.mode.is_some(), uid: attributes.uid.is_some(), gid: attributes.gid.is_some() };
 }

@@ -25,7 +25,7 @@ pub(super) fn compose(before: Option<Headers>, inode: &Inode, pending: &Pending,
 /// old file means it, but for its attributes.
 pub(super) fn inherited(mut before: Headers) -> Headers {
     let said = |name: &str| {
-        let names = ["mode", "uid", "gid", "mtime", "atime", "ctime"];
+        let names = ["mode", "uid", "gid", "mtime", "atime", "ctime", "rdev"];
         names.contains(&name) || name.starts_with("file-") || name.starts_with("goog-reserved-")
     };
     before.user.retain(|name, _| !said(name));

@@ -186,6 +186,14 @@ impl Rig {
     }
 
     async fn make(&self, path: &str, kind: Kind, mode: u32) -> Arc<Node> {
+        self.make_with(path, kind, mode, (0, 0)).await
+    }
+
+    async fn make_device(&self, path: &str, rdev: (u32, u32)) {
+        self.make_with(path, Kind::BlockDevice, 0o640, rdev).await;
+    }
+
+    async fn make_with(&self, path: &str, kind: Kind, mode: u32, rdev: (u32, u32)) -> Arc<Node> {
         let (dir, last) = self.split(path);
         let staged = match kind {
             Kind::File => Some(self.content.new_staging().await.unwrap()),
@@ -195,7 +203,7 @@ impl Rig {
         let name = name(last);
         let made = self.index.edit(move |edit| {
             let component = edit.component(dir, &name, kind)?.unwrap();
-            let (uid, gid, rdev, size) = (0, 0, (0, 0), 0);
+            let (uid, gid, size) = (0, 0, 0);
             let new = NewInode { kind, mode, uid, gid, rdev, atime: now, mtime: now, staged, size };
             edit.create(dir, component, new).map(Ok::<_, ()>)
         });

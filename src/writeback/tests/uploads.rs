@@ -162,6 +162,22 @@ async fn links_and_fifos_are_objects_with_their_type() {
 }
 
 #[tokio::test]
+async fn a_device_is_the_same_one_for_another_server() {
+    let rig = Rig::new().await;
+    rig.make_device("disk", (8, 17)).await;
+    rig.sync().await;
+    let stored = rig.bucket.get("disk").unwrap();
+    assert_eq!((stored.user["file-permissions"].as_str(), stored.user["rdev"].as_str()), ("0060640", "2065"));
+    let Rig { s3, clock, stop, .. } = rig;
+    stop.cancel();
+    let other = Rig::on(s3, clock, TempDir::new().unwrap(), settings()).await;
+    within(other.revalidator.look_up(Ino::ROOT, &name("disk"))).await.unwrap();
+    within(other.revalidator.describe(other.node("disk").ino)).await;
+    let device = within(other.revalidator.look_up(Ino::ROOT, &name("disk"))).await.unwrap().unwrap();
+    assert_eq!((device.kind, device.rdev), (Kind::BlockDevice, (8, 17)));
+}
+
+#[tokio::test]
 async fn excluded_files_stay_here_and_are_not_counted() {
     let rig = Rig::new().await;
     rig.write(".DS_Store", "x").await;
