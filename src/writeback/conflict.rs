@@ -102,18 +102,30 @@ impl Writeback {
 
     /// Both sides changed it.
     async fn resolve(&self, task: &Task, key: &Key, theirs: ObjectMeta, at: Stamps) -> Result<Verdict, Trouble> {
-        let ino = task.node.ino;
         if self.settings.on_conflict == OnConflict::LocalWins {
             let what = "changed here and in S3: the version of here replaced S3's, as --on-conflict says";
             self.note(record(key, "", self.clock.wall(), what)).await?;
             return Ok(Verdict::Overwrite(theirs.etag));
         }
-        let name = self.free_name(task, key)?;
-        let keeps = self.settings.on_conflict == OnConflict::KeepBoth;
-        let what = match keeps {
+        let what = match self.settings.on_conflict == OnConflict::KeepBoth {
             true => "changed here and in S3: S3's version keeps the name, the one of here is beside it",
             false => "changed here and in S3: S3's version replaced the one of here, as --on-conflict says",
         };
+        self.give_way(task, key, theirs, at, what).await?;
+        Ok(Verdict::Resolved)
+    }
+
+    /// S3's version takes the name; the one of here gets another, or is dropped where `--on-conflict` says so.
+    pub(super) async fn give_way(
+        &self,
+        task: &Task,
+        key: &Key,
+        theirs: ObjectMeta,
+        at: Stamps,
+        what: &str,
+    ) -> Result<(), Trouble> {
+        let (ino, name) = (task.node.ino, self.free_name(task, key)?);
+        let keeps = self.settings.on_conflict != OnConflict::RemoteWins;
         let kept_as = if keeps { String::from_utf8_lossy(name.as_bytes()) } else { "".into() };
         let record = record(key, &kept_as, self.clock.wall(), what);
         tracing::warn!(%key, %kept_as, "conflict: {what}");
@@ -123,7 +135,7 @@ impl Writeback {
         if !keeps {
             self.drop_copy(task.node.parent, name).await?;
         }
-        Ok(Verdict::Resolved)
+        Ok(())
     }
 
     /// Removes the copy that lost. A crash before that leaves one too many, never one too few.

@@ -11,9 +11,10 @@
 //! - A failure is retried for ever, later and later; it never goes by in silence.
 //!
 //! `drain` takes from the `queue` what is due and gives it to `task`, which does what the `plan` says: `put` and
-//! `multipart` upload, `moves` copies, `remove` deletes, `conflict` judges what S3 refused. `sync` waits and reports.
+//! `multipart` upload what lies over a `base`, `moves` copies, `remove` deletes, `conflict` judges what S3 refused. `sync` waits and reports.
 
 mod backoff;
+mod base;
 mod conflict;
 mod drain;
 mod exclude;

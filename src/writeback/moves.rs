@@ -100,6 +100,8 @@ impl Writeback {
     }
 
     /// The version that was to be copied is another one now, which goes along, or gone.
+    /// # Errors
+    /// `SourceChanged`: bytes of here are to be in its place.
     async fn source_changed<T>(
         &self,
         task: &Task,
@@ -110,6 +112,9 @@ impl Writeback {
         let index = &self.rooms.index;
         if meta.as_ref().is_some_and(|meta| meta.etag == from.etag) {
             return Ok(None);
+        }
+        if meta.is_some() && task.node.staged.is_some() {
+            return Err(Trouble::Store(store::Error::SourceChanged { key: from.key.clone() }));
         }
         if meta.is_some() || task.node.staged.is_some() {
             index.rebase(task.node.ino, meta, at.sent, at.answered).await?;

@@ -7,6 +7,7 @@
 //! - All parts are of one version of the bytes: it is compared before completing. What changes meanwhile is given up and
 //!   tried again, later and later, or as soon as it was quiet after its next change: a long file that never is quiet
 //!   for as long as its upload takes does not get to S3, and `progress` says so.
+//! - Parts that are copied and parts that are sent are over one version of the base (`base`).
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -70,6 +71,12 @@ struct Work<'a> {
     part_bytes: u64,
     /// Parts that S3 has already.
     there: HashMap<u16, Part>,
+    /// The version below, if S3 still has it.
+    from: Option<Version>,
+}
+
+fn by_number(parts: Vec<Part>) -> HashMap<u16, Part> {
+    parts.into_iter().map(|part| (part.number, part)).collect()
 }
 
 impl Writeback {
@@ -78,19 +85,28 @@ impl Writeback {
         let headers = headers::compose(self.before(task, key, &over).await?, &task.node, &task.pending, key);
         let (upload, note, there) = self.begin(task, body, key, &headers).await?;
         let is_gone = there.is_none();
-        let work = Work { task, body, key, upload, part_bytes: note.part_bytes, there: there.unwrap_or_default() };
+        let (part_bytes, there, from) = (note.part_bytes, there.unwrap_or_default(), plan::version(task));
+        let mut work = Work { task, body, key, upload, part_bytes, there, from };
         if is_gone {
             return self.complete(&work, Vec::new(), note.size, &headers, over).await;
         }
-        let parts = match self.send_parts(&work, note.size).await {
+        let mut sent = self.send_parts(&work, note.size).await;
+        if let Err(Trouble::Store(store::Error::SourceChanged { .. })) = sent {
+            let upload = work.upload.clone();
+            work = match self.send_instead(work).await? {
+                Some(work) => work,
+                None => {
+                    self.give_up(task.node.ino, &upload).await?;
+                    return Ok(Step::On);
+                }
+            };
+            sent = self.send_parts(&work, note.size).await;
+        }
+        let parts = match sent {
             Ok(Some(parts)) => parts,
             Ok(None) => {
                 self.give_up(task.node.ino, &work.upload).await?;
                 return Err(Trouble::Restless);
-            }
-            Err(Trouble::Store(store::Error::SourceChanged { .. })) => {
-                self.give_up(task.node.ino, &work.upload).await?;
-                return self.base_changed(task).await;
             }
             Err(Trouble::Store(store::Error::NoSuchUpload { .. })) => Vec::new(),
             Err(trouble) => return Err(trouble),
@@ -120,10 +136,7 @@ impl Writeback {
         if let Some((noted, upload)) = self.noted(ino)? {
             if noted.is_of(&note) {
                 match self.ask(self.rooms.store.parts(&upload)).await.answer {
-                    Ok(parts) => {
-                        let there = parts.into_iter().map(|part| (part.number, part)).collect();
-                        return Ok((upload, noted, Some(there)));
-                    }
+                    Ok(parts) => return Ok((upload, noted, Some(by_number(parts)))),
                     Err(store::Error::NoSuchUpload { .. }) => return Ok((upload, noted, None)),
                     Err(error) => return Err(error.into()),
                 }
@@ -239,26 +252,23 @@ impl Writeback {
         }
     }
 
-    /// The version below is another one now.
-    async fn base_changed(&self, task: &Task) -> Result<Step, Trouble> {
-        let Some(from) = plan::version(task) else { return Ok(Step::On) };
+    /// What could not be copied is to be sent: S3 has another version now. `None`: it must not be; the journal says what
+    /// comes next.
+    async fn send_instead<'a>(&self, work: Work<'a>) -> Result<Option<Work<'a>>, Trouble> {
+        let Some(from) = plan::version(work.task) else { return Ok(None) };
         let (meta, at) = self.look(&from.key).await?;
         if meta.as_ref().is_some_and(|meta| meta.etag == from.etag) {
-            return Ok(Step::On);
+            return Ok(None);
         }
-        let is_here = task.node.local.is_some_and(|local| local.complete);
-        let is_kept = is_here && meta.is_some() && self.settings.on_conflict != OnConflict::LocalWins;
-        if let Some(key) = task.key.as_ref().filter(|key| is_kept && **key == from.key) {
-            // all bytes of the version changed here are here: nothing is lost, and both are kept
-            let sent = Sent { key: key.clone(), size: 0, etag: None, user: Default::default(), content: false };
-            let over = Over::Own(from.etag);
-            self.judge(Refused { task, key, over: &over, sent: &sent }).await?;
-            return Ok(Step::On);
+        if self.settings.on_conflict == OnConflict::LocalWins
+            && meta.is_some()
+            && self.has_base(work.task, work.body)?
+        {
+            let parts = self.ask(self.rooms.store.parts(&work.upload)).await.answer?;
+            return Ok(Some(Work { there: by_number(parts), from: None, ..work }));
         }
-        self.rooms.index.rebase(task.node.ino, meta, at.sent, at.answered).await?;
-        let what = "changed here and in S3: what was written here goes over S3's new version";
-        self.note(super::conflict::record(&from.key, "", self.clock.wall(), what)).await?;
-        Ok(Step::On)
+        self.part_from_base(work.task, work.body, meta, at).await?;
+        Ok(None)
     }
 
     /// Aborts an upload and forgets it.
@@ -287,9 +297,9 @@ impl Writeback {
 }
 
 /// The version that has all of `range`, of which nothing was written here.
-fn unwritten(work: &Work<'_>, range: &Range<u64>) -> Option<Version> {
+fn unwritten<'a>(work: &'a Work<'_>, range: &Range<u64>) -> Option<&'a Version> {
     let Body::Staged(staged, _) = work.body else { return None };
-    let from = plan::version(work.task)?;
+    let from = work.from.as_ref()?;
     let below = staged.base_len().min(from.size);
     let is_written = staged.written().iter().any(|written| written.start < range.end && range.start < written.end);
     // S3 takes smaller parts as the last alone, which this may not be there

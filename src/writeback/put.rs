@@ -16,10 +16,10 @@ use super::sent::{Sent, digest};
 use super::sync::count;
 use super::task::{Step, condition, settled};
 use super::trouble::Trouble;
-use super::{Asked, BODY_BYTES, BODY_UNIT, Rooms, Stamps, Writeback};
-use crate::content::{Below, Object, Piece, Staged};
+use super::{Asked, BODY_BYTES, BODY_UNIT, Stamps, Writeback};
+use crate::content::{Below, Object, Staged};
 use crate::crash;
-use crate::index::{Inode, Kind, Outcome, Settled, Task};
+use crate::index::{Kind, Outcome, Settled, Task};
 use crate::positioned::read_exact_at;
 use crate::store::{self, Headers};
 use crate::types::{ETag, Key};
@@ -69,7 +69,11 @@ impl Writeback {
         let below = self.below(&task, &body, 0..size).await?;
         let Some((bytes, etag)) = read(&body, below).await? else { return Ok(Step::Changed) };
         if let Some(from) = plan::version(&task).filter(|from| from.etag == etag && from.size == size) {
-            return self.copy_over(&task, &body, &from, key, over).await;
+            match self.copy_over(&task, &body, &from, key, over.clone()).await {
+                // somebody wrote there: the condition of the PUT finds out
+                Err(Trouble::Store(store::Error::SourceChanged { .. })) => {}
+                copied => return copied,
+            }
         }
         self.send(&task, &body, (bytes, etag), key, over).await
     }
@@ -183,62 +187,6 @@ impl Writeback {
             (None, None) if node.size == 0 => Ok(Some(Body::Empty)),
             (None, None) => Err(io::Error::new(io::ErrorKind::NotFound, "the only copy of the file is lost").into()),
         }
-    }
-
-    /// What lies below a staging file, if it is needed for `range`, with what of it is needed.
-    pub(super) async fn below(
-        &self,
-        task: &Task,
-        body: &Body,
-        range: std::ops::Range<u64>,
-    ) -> Result<Option<Below>, Trouble> {
-        let Body::Staged(staged, _) = body else { return Ok(None) };
-        let Rooms { index, content, revalidator, .. } = &self.rooms;
-        let mut below = None;
-        for piece in staged.pieces(range) {
-            let Piece::Base(part) = piece else { continue };
-            let node = index.node(task.node.ino)?.filter(|node| node.remote == task.node.remote);
-            let node = node.ok_or(Trouble::Restless)?;
-            below = content.below(&node, &part)?;
-            if below.is_some() {
-                continue;
-            }
-            let (node, object) = match revalidator.fetch(task.node.ino, part).await {
-                Ok(found) => found,
-                Err(error) => return Err(self.without_base(task, error).await?),
-            };
-            let etag = |node: &Inode| node.remote.as_ref().map(|remote| remote.etag.clone());
-            // durable, and the inode's: S3 may lose it before it has what is laid over it
-            if etag(&node) != etag(&task.node) || !content.save(&object).await? {
-                return Err(Trouble::Restless);
-            }
-            below = Some(Below::Version(object));
-        }
-        Ok(below)
-    }
-
-    /// The version below is not to be had. When S3 has another one, the bytes that were never here are lost to everybody:
-    /// what was written goes over the new version.
-    async fn without_base(&self, task: &Task, error: crate::revalidate::WaitError) -> Result<Trouble, Trouble> {
-        let Some(from) = plan::version(task) else { return Ok(error.into()) };
-        let (meta, at) = self.look(&from.key).await?;
-        if meta.as_ref().is_some_and(|meta| meta.etag == from.etag) {
-            return Ok(error.into());
-        }
-        let is_gone = meta.is_none();
-        self.rooms.index.rebase(task.node.ino, meta, at.sent, at.answered).await?;
-        let what = match is_gone {
-            false => {
-                "changed here and in S3, and the rest of the version changed here was not in the cache: what was written \
-                 here goes over S3's new version"
-            }
-            true => {
-                "changed here, removed in S3, and the rest of it was not in the cache: what was written here goes up \
-                 again, with zeros for the rest"
-            }
-        };
-        self.note(super::conflict::record(&from.key, "", self.clock.wall(), what)).await?;
-        Ok(Trouble::Restless)
     }
 
     /// The headers of the version that is rewritten; of a new file that takes the name of another, that one's.

@@ -207,6 +207,38 @@ async fn what_s3_has_lost_below_a_change_stays_as_far_as_it_is_here() {
 }
 
 #[tokio::test]
+async fn a_change_of_what_is_not_here_goes_beside_what_others_wrote() {
+    for mode in [OnConflict::KeepBoth, OnConflict::LocalWins] {
+        let rig = with(mode).await;
+        rig.bucket.put("f", "0123456789", &[]);
+        rig.refresh().await;
+        rig.write_at("f", 2, "ab").await;
+        rig.bucket.put("f", "theirs, all of it", &[]);
+        rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
+        assert_eq!(rig.stored("f").as_deref(), Some("theirs, all of it"), "{mode:?}");
+        assert_eq!((beside(&rig).as_deref(), rig.conflicts().len()), (Some("\0\0ab\0\0\0\0\0\0"), 1), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_bytes_written_again_do_not_replace_what_others_wrote() {
+    let rig = with(OnConflict::KeepBoth).await;
+    settled(&rig, "f").await;
+    rig.write("f", "base").await;
+    rig.bucket.put("f", "theirs", &[]);
+    rig.sync().await;
+    assert_eq!((rig.stored("f").as_deref(), rig.conflicts().len()), (Some("theirs"), 1));
+
+    let rig = with(OnConflict::KeepBoth).await;
+    settled(&rig, "f").await;
+    rig.write("f", "base").await;
+    rig.rename("f", "g").await;
+    rig.bucket.put("f", "theirs", &[]);
+    rig.sync().await;
+    assert_eq!((rig.stored("f").as_deref(), rig.stored("g").as_deref()), (Some("theirs"), Some("base")));
+}
+
+#[tokio::test]
 async fn a_conflict_of_long_names_is_noted_with_the_key_that_it_got() {
     let deep = ["d".repeat(240), "e".repeat(240), "f".repeat(240), "g".repeat(240)].join("/");
     for file in ["n".repeat(240), "‛‛".repeat(40), format!("{deep}/{}", "n".repeat(50))] {

@@ -108,3 +108,86 @@ async fn an_upload_that_lost_its_file_is_aborted_at_the_next_start() {
     rig.sync().await;
     assert_eq!(rig.bucket.keys(), Vec::<String>::new());
 }
+
+/// `bytes` with `"changed"` written at 6 MiB.
+fn changed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes[6 * MIB..6 * MIB + 7].copy_from_slice(b"changed");
+    bytes
+}
+
+/// A long file of S3 that was changed here; `is_here`: all of it was here before.
+async fn changed_here(on_conflict: OnConflict, is_here: bool) -> Rig {
+    let rig = Rig::with(Settings { on_conflict, ..settings() }).await;
+    rig.bucket.put("f", long(1), &[]);
+    rig.refresh().await;
+    if is_here {
+        within(rig.revalidator.warm(rig.node("f").ino)).await.unwrap();
+    }
+    rig.write_at("f", 6 * MIB as u64, "changed").await;
+    rig
+}
+
+fn beside(rig: &Rig) -> Option<String> {
+    rig.bucket.keys().into_iter().find(|key| key.starts_with("f.conflict-test"))
+}
+
+#[tokio::test]
+async fn a_long_file_that_wins_has_no_byte_of_the_version_that_lost() {
+    let rig = changed_here(OnConflict::LocalWins, true).await;
+    rig.bucket.put("f", long(2), &[]);
+    rig.sync().await;
+    assert!(is(&rig, "f", &changed(long(1))));
+    assert_eq!((rig.conflicts().len(), rig.names()), (1, vec!["f".to_owned()]));
+
+    let rig = changed_here(OnConflict::LocalWins, true).await;
+    let gate = rig.s3.faults().hold(Request::UploadPartCopy);
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived_count(3)).await;
+    gate.pass(2);
+    within(rig.s3.requests().reached(Request::UploadPartCopy, 2)).await;
+    rig.bucket.put("f", long(2), &[]);
+    gate.release();
+    rig.sync().await;
+    assert!(is(&rig, "f", &changed(long(1))), "also when it lost in the middle of the upload");
+    assert!(rig.index.uploads().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_long_file_that_is_not_all_here_cannot_win() {
+    for mode in [OnConflict::LocalWins, OnConflict::KeepBoth, OnConflict::RemoteWins] {
+        let rig = changed_here(mode, false).await;
+        rig.bucket.put("f", long(2), &[]);
+        rig.sync().await;
+        assert!(is(&rig, "f", &long(2)), "{mode:?}: S3's version stays what it is");
+        assert_eq!(rig.conflicts().len(), 1);
+        let Some(beside) = beside(&rig) else {
+            assert_eq!(mode, OnConflict::RemoteWins);
+            continue;
+        };
+        assert_ne!(mode, OnConflict::RemoteWins);
+        assert_eq!(rig.conflicts()[0].kept_as, beside);
+        assert!(is(&rig, &beside, &changed(vec![0; 20 * MIB])), "what was here of the other one, zeros for the rest");
+    }
+}
+
+#[tokio::test]
+async fn a_long_file_that_was_renamed_and_changed_leaves_the_old_name_to_others() {
+    for is_here in [true, false] {
+        let rig = changed_here(OnConflict::KeepBoth, is_here).await;
+        rig.rename("f", "g").await;
+        rig.bucket.put("f", long(2), &[]);
+        rig.sync().await;
+        let below = if is_here { long(1) } else { vec![0; 20 * MIB] };
+        assert!(is(&rig, "f", &long(2)) && is(&rig, "g", &changed(below)));
+        assert_eq!((rig.conflicts().len(), rig.names()), (1, vec!["f".to_owned(), "g".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn a_long_file_whose_version_is_removed_goes_up_as_far_as_it_is_here() {
+    let rig = changed_here(OnConflict::KeepBoth, true).await;
+    rig.bucket.delete("f");
+    rig.sync().await;
+    assert!(is(&rig, "f", &changed(long(1))));
+    assert!(rig.conflicts()[0].what.contains("removed in S3"), "{:?}", rig.conflicts());
+}
