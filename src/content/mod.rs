@@ -44,7 +44,7 @@ pub use faults::Faults;
 pub use identity::{FORMAT, Identity};
 pub use object::{Hold, Object};
 pub use ranges::RangeSet;
-pub use staging::{Below, Live, Piece, SoleTurn, Staged, WriteTurn};
+pub use staging::{Below, Frozen, Live, Piece, SoleTurn, Staged, WriteTurn};
 use staging::{Credit, MAX_STAGED, Volume};
 
 use crate::index::{Index, ObjectRow, Presence};

@@ -23,6 +23,7 @@
 
 mod durable;
 mod file;
+mod frozen;
 mod overlay;
 mod promote;
 mod queue;
@@ -42,6 +43,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use tracing::warn;
 
 pub(super) use durable::Volume;
+pub use frozen::Frozen;
 use overlay::Overlay;
 use queue::Queue;
 pub(super) use room::Credit;

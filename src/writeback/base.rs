@@ -22,7 +22,7 @@ impl Writeback {
         body: &Body,
         range: std::ops::Range<u64>,
     ) -> Result<Option<Below>, Trouble> {
-        let Body::Staged(staged, _) = body else { return Ok(None) };
+        let Some((staged, _)) = body.staged() else { return Ok(None) };
         let Rooms { index, content, revalidator, .. } = &self.rooms;
         let mut below = None;
         for piece in staged.pieces(range) {
@@ -65,7 +65,7 @@ impl Writeback {
 
     /// Whether all that counts of the version below is here.
     pub(super) fn has_base(&self, task: &Task, body: &Body) -> io::Result<bool> {
-        let Body::Staged(staged, _) = body else { return Ok(true) };
+        let Some((staged, _)) = body.staged() else { return Ok(true) };
         let object = task.node.local.map(|local| self.rooms.content.try_get(local.object)).transpose()?.flatten();
         Ok(staged.pieces(0..u64::MAX).into_iter().all(|piece| match piece {
             Piece::Base(part) => object.as_ref().is_some_and(|object| object.has(part)),

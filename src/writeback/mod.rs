@@ -32,7 +32,7 @@ mod task;
 mod tests;
 mod trouble;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +149,8 @@ pub struct Writeback {
     advanced: Notify,
     /// Room for bodies in memory.
     memory: Semaphore,
+    /// The right to make a copy of a file.
+    freezing: Semaphore,
     /// Whether entity tags are digests.
     digests: Digests,
     counters: Counters,
@@ -165,6 +167,8 @@ struct State {
     keys: HashMap<Key, Work>,
     /// Writes of which nobody knows whether they were done.
     unsure: HashMap<Ino, Vec<Sent>>,
+    /// Long files that changed during their last upload.
+    restless: HashSet<Ino>,
     waiters: Vec<Waiter>,
     waiter_numbers: u64,
 }
@@ -184,6 +188,7 @@ impl Writeback {
             silence: None,
             keys: HashMap::new(),
             unsure: HashMap::new(),
+            restless: HashSet::new(),
             waiters: Vec::new(),
             waiter_numbers: 0,
         };
@@ -196,6 +201,7 @@ impl Writeback {
             poked: Notify::new(),
             advanced: Notify::new(),
             memory: Semaphore::new(BODY_BYTES / BODY_UNIT as usize),
+            freezing: Semaphore::new(1),
             digests: Digests::default(),
             counters: Counters::default(),
             stopping: CancellationToken::new(),

@@ -5,8 +5,7 @@
 //! - After a restart it goes on only if it is about the same change, staging file and base: then its parts have the
 //!   bytes that are here. Otherwise it is aborted.
 //! - All parts are of one version of the bytes: it is compared before completing. What changes meanwhile is given up and
-//!   tried again, later and later, or as soon as it was quiet after its next change: a long file that never is quiet
-//!   for as long as its upload takes does not get to S3, and `progress` says so.
+//!   tried again; once the oldest change has waited for `longest_delay`, from a copy of the file.
 //! - Parts that are copied and parts that are sent are over one version of the base (`base`).
 
 use std::collections::HashMap;
@@ -15,6 +14,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 
 use super::conflict::{Refused, Verdict};
 use super::headers;
@@ -25,11 +25,12 @@ use super::sync::count;
 use super::task::{Step, condition};
 use super::trouble::Trouble;
 use super::{Asked, OnConflict, Writeback};
+use crate::content::Staged;
 use crate::crash;
 use crate::index::Task;
 use crate::positioned::read_exact_at;
 use crate::store::{self, CopySource, Headers, Part, Upload};
-use crate::types::{Ino, Key};
+use crate::types::{Ino, Key, Tick};
 
 /// Most parts of an object.
 const MOST_PARTS: u64 = 10_000;
@@ -104,10 +105,7 @@ impl Writeback {
         }
         let parts = match sent {
             Ok(Some(parts)) => parts,
-            Ok(None) => {
-                self.give_up(task.node.ino, &work.upload).await?;
-                return Err(Trouble::Restless);
-            }
+            Ok(None) => return self.changed_meanwhile(task.node.ino, &work.upload).await,
             Err(Trouble::Store(store::Error::NoSuchUpload { .. })) => Vec::new(),
             Err(trouble) => return Err(trouble),
         };
@@ -210,8 +208,7 @@ impl Writeback {
         loop {
             crash::point("writeback.before_complete");
             if !is_unchanged(work.body) {
-                self.give_up(ino, &work.upload).await?;
-                return Err(Trouble::Restless);
+                return self.changed_meanwhile(ino, &work.upload).await;
             }
             let asked = match parts.is_empty() {
                 // the upload is gone: was it completed?
@@ -271,6 +268,37 @@ impl Writeback {
         Ok(None)
     }
 
+    /// Its file has changed during the upload.
+    async fn changed_meanwhile(&self, ino: Ino, upload: &Upload) -> Result<Step, Trouble> {
+        self.state.lock().restless.insert(ino);
+        self.give_up(ino, upload).await?;
+        Err(Trouble::Restless)
+    }
+
+    /// Takes a copy of the bytes of a file that is never quiet for as long as its upload takes; one at a time, because each
+    /// takes as much of the disk as was written to its file.
+    pub(super) async fn freeze(&self, task: &Task, body: Body) -> Result<(Body, Option<SemaphorePermit<'_>>), Trouble> {
+        let staged = match &body {
+            Body::Staged(staged, _) if self.is_restless(task, staged) => staged.clone(),
+            _ => return Ok((body, None)),
+        };
+        let one = self.freezing.try_acquire().map_err(|_| Trouble::Restless)?;
+        let frozen = self.rooms.content.freeze(&staged).await?;
+        // S3 gets nothing that a crash here would undo
+        self.rooms.content.sync(&staged).await?;
+        tracing::debug!(ino = %task.node.ino, "a long file that is never quiet goes up as it was at one moment");
+        Ok((Body::Frozen(frozen), Some(one)))
+    }
+
+    /// Whether a file has waited for quiet as long as it may, and in vain.
+    fn is_restless(&self, task: &Task, staged: &Staged) -> bool {
+        let waited = self.rooms.index.wall().0.saturating_sub(task.pending.since.0);
+        let is_overdue = i128::from(waited) >= self.settings.longest_delay.as_nanos() as i128;
+        let written = staged.written_at();
+        let is_quiet = written == Tick::NEVER || self.clock.now().since(written) >= self.settings.upload_delay;
+        is_overdue && (!is_quiet || self.state.lock().restless.contains(&task.node.ino))
+    }
+
     /// Aborts an upload and forgets it.
     async fn give_up(&self, ino: Ino, upload: &Upload) -> Result<(), Trouble> {
         self.ask(self.rooms.store.abort_upload(upload)).await.answer?;
@@ -298,7 +326,7 @@ impl Writeback {
 
 /// The version that has all of `range`, of which nothing was written here.
 fn unwritten<'a>(work: &'a Work<'_>, range: &Range<u64>) -> Option<&'a Version> {
-    let Body::Staged(staged, _) = work.body else { return None };
+    let (staged, _) = work.body.staged()?;
     let from = work.from.as_ref()?;
     let below = staged.base_len().min(from.size);
     let is_written = staged.written().iter().any(|written| written.start < range.end && range.start < written.end);
@@ -308,10 +336,7 @@ fn unwritten<'a>(work: &'a Work<'_>, range: &Range<u64>) -> Option<&'a Version> 
 }
 
 fn is_unchanged(body: &Body) -> bool {
-    match body {
-        Body::Staged(staged, version) => staged.version() == *version,
-        Body::Here(_) | Body::Empty => true,
-    }
+    body.staged().is_none_or(|(staged, version)| staged.version() == version)
 }
 
 /// The bytes of `range`; `None` when they are no longer those of the body's version.
@@ -320,22 +345,22 @@ async fn read(
     range: Range<u64>,
     below: Option<crate::content::Below>,
 ) -> Result<Option<bytes::Bytes>, Trouble> {
+    if let Some((staged, version)) = body.staged() {
+        let staged = staged.clone();
+        let read = move || {
+            let (bytes, read) = staged.read(range, below.as_ref())?;
+            Ok((read == version).then_some(bytes))
+        };
+        return Ok(blocking(read).await?);
+    }
     match body {
-        Body::Empty => Ok(Some(bytes::Bytes::new())),
+        Body::Staged(..) | Body::Frozen(_) | Body::Empty => Ok(Some(bytes::Bytes::new())),
         Body::Here(object) => {
             let object = object.clone();
             let read = move || {
                 let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(std::io::Error::other)?];
                 read_exact_at(object.file(), &mut bytes, range.start)?;
                 Ok(Some(bytes.into()))
-            };
-            Ok(blocking(read).await?)
-        }
-        Body::Staged(staged, version) => {
-            let (staged, version) = (staged.clone(), *version);
-            let read = move || {
-                let (bytes, read) = staged.read(range, below.as_ref())?;
-                Ok((read == version).then_some(bytes))
             };
             Ok(blocking(read).await?)
         }

@@ -17,7 +17,7 @@ use super::sync::count;
 use super::task::{Step, condition, settled};
 use super::trouble::Trouble;
 use super::{Asked, BODY_BYTES, BODY_UNIT, Stamps, Writeback};
-use crate::content::{Below, Object, Staged};
+use crate::content::{Below, Frozen, Object, Staged};
 use crate::crash;
 use crate::index::{Kind, Outcome, Settled, Task};
 use crate::positioned::read_exact_at;
@@ -33,6 +33,8 @@ pub(super) enum Body {
     Empty,
     /// In a staging file, as of this version of it.
     Staged(Arc<Staged>, u64),
+    /// In a copy of a staging file that is never quiet.
+    Frozen(Frozen),
     /// In an object file, all of them.
     Here(Arc<Object>),
 }
@@ -42,7 +44,25 @@ impl Body {
         match self {
             Body::Empty => 0,
             Body::Staged(staged, _) => staged.live().size,
+            Body::Frozen(frozen) => frozen.bytes().live().size,
             Body::Here(object) => object.size(),
+        }
+    }
+
+    /// What lies over the version below, and which version of that counts.
+    pub(super) fn staged(&self) -> Option<(&Arc<Staged>, u64)> {
+        match self {
+            Body::Staged(staged, version) => Some((staged, *version)),
+            Body::Frozen(frozen) => Some((frozen.bytes(), frozen.bytes().version())),
+            Body::Empty | Body::Here(_) => None,
+        }
+    }
+
+    /// The staging file that this is of, and its version then.
+    fn origin(&self) -> Option<(&Arc<Staged>, u64)> {
+        match self {
+            Body::Frozen(frozen) => Some(frozen.origin()),
+            Body::Staged(..) | Body::Empty | Body::Here(_) => self.staged(),
         }
     }
 }
@@ -62,6 +82,7 @@ impl Writeback {
             _ => return Ok(Step::On),
         }
         if body.size() > self.settings.multipart_threshold {
+            let (body, _one) = self.freeze(&task, body).await?;
             return self.put_parts(&task, &body, key, over).await;
         }
         let size = body.size();
@@ -133,10 +154,10 @@ impl Writeback {
         at: Stamps,
     ) -> Result<Step, Trouble> {
         let settled = Settled { content: true, ..settled(task, key, etag, size, at) };
-        let Body::Staged(staged, version) = body else { return Ok(self.settle(task, settled).await?.into()) };
+        let Some((staged, version)) = body.origin() else { return Ok(self.settle(task, settled).await?.into()) };
         let content = &self.rooms.content;
         let turn = staged.sole_turn().await;
-        let Some(turn) = turn.filter(|_| staged.version() == *version) else {
+        let Some(turn) = turn.filter(|_| staged.version() == version) else {
             // so that the index knows that there is more
             let synced = content.sync(staged).await;
             self.settle(task, settled).await?;
@@ -217,6 +238,8 @@ impl Writeback {
 /// All bytes of `body` and their digest; `None` when they are no longer those of its version.
 async fn read(body: &Body, below: Option<Below>) -> Result<Option<(Bytes, ETag)>, Trouble> {
     let (staged, version) = match body {
+        Body::Staged(staged, version) => (staged.clone(), *version),
+        Body::Frozen(frozen) => (frozen.bytes().clone(), frozen.bytes().version()),
         Body::Empty => return Ok(Some((Bytes::new(), digest(b"")))),
         Body::Here(object) => {
             let object = object.clone();
@@ -228,7 +251,6 @@ async fn read(body: &Body, below: Option<Below>) -> Result<Option<(Bytes, ETag)>
             let (etag, bytes) = blocking(read).await?;
             return Ok(Some((bytes, etag)));
         }
-        Body::Staged(staged, version) => (staged.clone(), *version),
     };
     let read = move || {
         let (bytes, read) = staged.read(0..u64::MAX, below.as_ref())?;

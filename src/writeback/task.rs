@@ -165,6 +165,7 @@ impl Writeback {
         crash::point("writeback.after_settle");
         let mut state = self.state.lock();
         state.unsure.remove(&ino);
+        state.restless.remove(&ino);
         drop(state);
         let left = task.remote_key.clone().filter(|left| *left != key);
         self.tell_settled(&Work::Inode(ino), change, left.map(Work::Away));

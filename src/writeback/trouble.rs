@@ -28,7 +28,7 @@ pub(super) enum Trouble {
     #[error("the path is longer than the {MAX_KEY_BYTES} bytes that S3 allows: rename it")]
     TooLong,
     /// It changes while it is uploaded, again and again.
-    #[error("changes faster than it can be uploaded: it is tried again when it is quiet")]
+    #[error("changes faster than it can be uploaded: it is tried again")]
     Restless,
     /// The server stops.
     #[error("stopping")]

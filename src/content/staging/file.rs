@@ -24,19 +24,31 @@ use crate::types::{Ino, ObjectId, Tick, Time};
 impl Staged {
     pub(super) fn new(id: ObjectId, node: &Node, overlay: Overlay, volume: &Arc<Volume>) -> Arc<Staged> {
         volume.ledger.stage(id, overlay.written().bytes());
+        let state = State::new(overlay, node.mtime, node.ctime, volume.next_version());
+        Staged::with(id, node.ino, OnceLock::new(), state, volume)
+    }
+
+    /// Another file with what this one has.
+    pub(super) fn twin(&self, id: ObjectId, overlay: Overlay, file: File) -> Arc<Staged> {
+        let Live { mtime, ctime, .. } = self.live();
+        let state = State::new(overlay, mtime, ctime, self.volume.next_version());
+        Staged::with(id, self.ino(), OnceLock::from(Arc::new(file)), state, &self.volume)
+    }
+
+    fn with(id: ObjectId, ino: Ino, file: OnceLock<Arc<File>>, state: State, volume: &Arc<Volume>) -> Arc<Staged> {
         Arc::new(Staged {
             id,
-            ino: AtomicU64::new(node.ino.0),
-            file: OnceLock::new(),
+            ino: AtomicU64::new(ino.0),
+            promised: state.overlay.written().end(),
+            file,
             opening: Mutex::new(()),
-            promised: overlay.written().end(),
             name: AtomicU64::new(0),
             turn: Arc::default(),
             queue: Queue::default(),
             closed: AtomicBool::new(false),
             saving: Arc::default(),
             gate: parking_lot::RwLock::new(()),
-            state: Mutex::new(State::new(overlay, node.mtime, node.ctime, volume.next_version())),
+            state: Mutex::new(state),
             volume: volume.clone(),
         })
     }

@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) indexed: (Time, Time),
     /// Whether the file is longer than it should be: a truncation has to be seen to.
     pub(super) is_too_long: bool,
+    /// What was written since whoever makes a copy looked last.
+    pub(super) watched: Option<RangeSet>,
     dirty: RangeSet,
     syncing: RangeSet,
     suspect: bool,
@@ -66,6 +68,7 @@ impl State {
             saved: version,
             indexed: (mtime, ctime),
             is_too_long: false,
+            watched: None,
             dirty: RangeSet::new(),
             syncing: RangeSet::new(),
             suspect: false,
@@ -81,6 +84,7 @@ impl State {
     pub(super) fn wrote(&mut self, range: Range<u64>, (now, at): (Tick, Time), version: u64) -> (Live, Live) {
         let before = self.live();
         self.overlay.write(range.clone());
+        self.watch(range.clone());
         self.dirty.insert(range);
         (self.mtime, self.ctime, self.written_at) = (at, at, now);
         self.version = version;
@@ -89,6 +93,7 @@ impl State {
 
     /// A write of `range` failed: what was there before may be something else now, and nothing else counts.
     pub(super) fn spoiled(&mut self, range: Range<u64>, version: u64) {
+        self.watch(range.clone());
         let mut kept = self.overlay.written().clone();
         kept.remove(0..range.start);
         kept.remove(range.end..u64::MAX);
@@ -96,6 +101,17 @@ impl State {
             self.dirty.insert(part.clone());
         });
         self.version = version;
+    }
+
+    /// `range` is to be copied again, if a copy is being made.
+    pub(super) fn watch(&mut self, range: Range<u64>) {
+        if let Some(watched) = &mut self.watched {
+            watched.insert(range);
+        }
+    }
+
+    pub(super) fn take_watched(&mut self) -> Vec<Range<u64>> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default().as_slice().to_vec()
     }
 
     pub(super) fn resize(&mut self, size: u64, version: u64) {

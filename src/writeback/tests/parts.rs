@@ -191,3 +191,58 @@ async fn a_long_file_whose_version_is_removed_goes_up_as_far_as_it_is_here() {
     assert!(is(&rig, "f", &changed(long(1))));
     assert!(rig.conflicts()[0].what.contains("removed in S3"), "{:?}", rig.conflicts());
 }
+
+/// The four bytes at the begin of what S3 has, if all else is `long(1)`, and nothing else was ever there.
+fn stamp(rig: &Rig) -> Option<String> {
+    let stored = rig.bucket.get("f")?.bytes;
+    assert!(stored[4..] == long(1)[4..], "a mixture of two states");
+    Some(String::from_utf8(stored[..4].to_vec()).unwrap())
+}
+
+/// Writes to the file every `pause`, doing `also` each time, until `end`.
+async fn restless(rig: &Rig, pause: Duration, also: impl Fn(), end: impl Fn() -> bool) {
+    for n in 0..500 {
+        rig.write_at("f", 0, format!("{n:04}")).await;
+        rig.clock.advance(pause);
+        also();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        if end() {
+            return;
+        }
+    }
+    panic!("it never ended: {:?} {:?}", rig.writes(), rig.writeback.progress());
+}
+
+#[tokio::test]
+async fn a_long_file_that_is_never_quiet_goes_up_as_it_was_at_one_moment() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    let gate = rig.s3.faults().hold(Request::UploadPart);
+    restless(&rig, DELAY / 2, || (), || gate.count() == 4).await;
+    assert!(rig.content.staging_usage().0 >= 40 << 20, "two files are there");
+    rig.write_at("f", 6 * MIB as u64, "changed").await;
+    gate.release();
+    restless(&rig, DELAY / 2, || (), || rig.bucket.get("f").is_some()).await;
+    assert!(stamp(&rig).is_some());
+    assert_eq!(rig.s3.requests().count(Request::AbortUpload), 0);
+
+    rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
+    let wanted = changed(long(1));
+    assert!(rig.bucket.get("f").is_some_and(|stored| stored.bytes[4..] == wanted[4..]));
+    assert!(rig.conflicts().is_empty() && rig.index.uploads().unwrap().is_empty());
+    let left = rig.content.stray_staging().unwrap();
+    assert!(left.is_empty() && rig.content.staging_usage() == (0, 0), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_long_file_that_changes_during_each_upload_goes_up_after_the_longest_delay() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    let gate = rig.s3.faults().hold(Request::UploadPart);
+    restless(&rig, DELAY * 2, || gate.pass(1), || rig.bucket.get("f").is_some()).await;
+    assert!(stamp(&rig).is_some());
+    assert!(rig.s3.requests().count(Request::AbortUpload) > 0);
+    gate.release();
+    rig.meanwhile(rig.writeback.synced(None)).await.unwrap();
+    assert!(rig.conflicts().is_empty());
+}
