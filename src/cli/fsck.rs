@@ -12,7 +12,7 @@ use super::output::{self, count};
 use crate::config;
 use crate::content::{CacheDir, CacheLimit, Content, DirError};
 use crate::fsck::{self, Options, Problem, Report};
-use crate::index::{Defaults, Index, IndexOptions};
+use crate::index::{Defaults, Index, IndexOptions, Rescued};
 use crate::types::Clock;
 
 /// Flags of `fsck`.
@@ -38,7 +38,9 @@ pub(super) async fn run(args: FsckArgs) -> anyhow::Result<()> {
     if args.server.json {
         output::print_json(&report)?;
     } else {
-        let lines: Vec<String> = report.problems.iter().map(describe).chain([summary(&report)]).collect();
+        let rescued = report.rescued.iter().map(|Rescued { name, what }| format!("kept as {name}: {what}"));
+        let lines: Vec<String> =
+            report.problems.iter().map(describe).chain(rescued).chain([summary(&report)]).collect();
         output::print(&lines.join("\n"))?;
     }
     match report.found - report.repaired.min(report.found) {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::content::Content;
-use crate::index::{Index, IndexError};
+use crate::index::{Index, IndexError, Rescued};
 use crate::revalidate::{Revalidator, WaitError};
 use crate::store::{self, WriteStore};
 use crate::types::{Clock, Ino, Key};
@@ -61,6 +61,8 @@ pub struct Report {
     pub repaired: u64,
     /// The first of them.
     pub problems: Vec<Problem>,
+    /// What a repair of the index has found a new name for.
+    pub rescued: Vec<Rescued>,
 }
 
 /// Something that is not as it should be.
@@ -114,14 +116,23 @@ pub async fn run(index: &Arc<Index>, content: &Arc<Content>, remote: Option<Remo
 }
 
 async fn check_index(index: &Arc<Index>, told: &mut Told) -> Result<(), Error> {
-    let found = blocking(index, |index| index.check(MOST_TOLD).map_err(Error::from)).await?;
+    let look = || blocking(index, |index| index.check(MOST_TOLD).map_err(Error::from));
+    let found = look().await?;
     let report = &mut told.report;
     (report.inodes, report.entries, report.journal) = (found.inodes, found.entries, found.journal);
     let untold = found.found - found.told.len() as u64;
-    for what in found.told {
-        told.tell(None, format!("the index contradicts itself: {what}"), false);
+    let mut left = None;
+    if told.repair && found.found > 0 {
+        told.report.rescued = index.repair().await?;
+        left = Some(look().await?);
+    }
+    let is_left = |what: &String| left.as_ref().is_none_or(|left| left.told.contains(what));
+    let new = left.iter().flat_map(|left| &left.told).filter(|what| !found.told.contains(what));
+    for what in found.told.iter().chain(new) {
+        told.tell(None, format!("the index contradicts itself: {what}"), !is_left(what));
     }
     told.report.found += untold;
+    told.report.repaired += if left.is_some_and(|left| left.found == 0) { untold } else { 0 };
     Ok(())
 }
 

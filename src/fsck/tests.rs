@@ -313,3 +313,18 @@ async fn an_s3_that_does_not_answer_is_a_problem_and_the_rest_is_checked() {
     assert_eq!(report.found, 2, "{report:#?}");
     assert!(whats(&report)[1].starts_with("S3 cannot be looked at to the end"), "{report:#?}");
 }
+
+#[tokio::test]
+async fn an_index_that_contradicts_itself_is_told_and_repaired() {
+    let mut rig = Rig::new(&[("d/f", "of s3"), ("kept", "k")]).await;
+    rig.written("d/f", b"OURS!").await;
+    let ino = rig.node("d/f").ino;
+    changes::spoil(&rig.index, ino).await;
+    rig.reopen();
+    let told = rig.repaired(false).await;
+    assert!(whats(&told).iter().all(|what| what.contains("the index contradicts itself")), "{told:#?}");
+    assert_eq!((rig.node("d/f").ino, told.rescued.len()), (ino, 0), "its name was free");
+    let staged = rig.content.staged(&rig.node("d/f")).unwrap();
+    assert_eq!(staged.read(0..u64::MAX, None).unwrap().0, &b"OURS!"[..]);
+    assert!(rig.index.pending(ino).unwrap().unwrap().content);
+}

@@ -359,12 +359,53 @@ impl<'t> Change<'t> {
         Ok(false)
     }
 
-    fn write_entry(&mut self, dir: Ino, component: &Component, child: &Child) -> Result<(), IndexError> {
+    /// Writes the row of an entry, and the one that lists it.
+    pub(super) fn write_entry(&mut self, dir: Ino, component: &Component, child: &Child) -> Result<(), IndexError> {
         let key = tables::child_key(dir, component.as_bytes());
         self.tables.children.insert(key.as_slice(), &child.encode())?;
         let row = tables::listing_row(child, component);
         self.tables.listing.insert(&tables::listing_key(dir, child.cookie), row.as_slice())?;
         Ok(())
+    }
+
+    /// Whether `row` lists an entry of `dir` under `cookie`.
+    pub(super) fn is_listed(&self, dir: Ino, cookie: u64, row: &[u8]) -> Result<bool, IndexError> {
+        Ok(self.tables.listing.get(&tables::listing_key(dir, cookie))?.is_some_and(|listed| listed.value() == row))
+    }
+
+    /// For a repair: takes away an entry of which nothing can be read but its cookie.
+    pub(super) fn forget_entry(&mut self, key: &[u8]) -> Result<(), IndexError> {
+        self.dirty = true;
+        self.tables.children.remove(key)?;
+        Ok(())
+    }
+
+    /// For a repair: takes away an inode and nothing that belongs to it.
+    pub(super) fn forget_row(&mut self, ino: Ino) {
+        self.store(ino, None, None);
+    }
+
+    /// For a repair: stores an inode, and counts nothing.
+    pub(super) fn put_row(&mut self, row: Row) {
+        self.store(row.inode.ino, Some(row), None);
+    }
+
+    /// For a repair: the totals.
+    pub(super) fn set_counts(&mut self, counts: Counts) {
+        self.dirty |= self.counts != counts;
+        self.counts = counts;
+    }
+
+    /// All inodes, those that this transaction makes among them, and without those that it removes.
+    pub(super) fn known_inodes(&self) -> Result<Vec<Ino>, IndexError> {
+        let mut all = Vec::new();
+        for entry in self.tables.inodes.iter()? {
+            all.push(Ino(entry?.0.value()));
+        }
+        all.retain(|ino| !self.rows.contains_key(ino));
+        all.extend(self.rows.iter().filter(|(_, slot)| slot.row.is_some()).map(|(ino, _)| *ino));
+        all.sort_unstable();
+        Ok(all)
     }
 
     /// Entries of `dir` came or went at `at`; its times follow when the transaction is finished.

@@ -31,6 +31,18 @@ pub(crate) async fn stage(index: &Index, ino: Ino, size: u64) -> ObjectId {
     staged
 }
 
+/// Takes away the entry of an inode, and what the journal has of it: what an index must never come to.
+pub(crate) async fn spoil(index: &Index, ino: Ino) {
+    run(index, move |change| {
+        let inode = change.row(ino)?.unwrap().inode;
+        let child = change.child(inode.parent, &inode.component)?.unwrap();
+        change.dirty = true;
+        change.unlink(inode.parent, &inode.component, child)?;
+        change.settle_pending(ino)
+    })
+    .await;
+}
+
 /// A mode given here.
 pub(crate) async fn chmod(index: &Index, ino: Ino, mode: u32) {
     run(index, move |change| {

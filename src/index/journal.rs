@@ -57,6 +57,14 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// S3 has the bytes of `ino`; what else it lacks it still does.
+    pub(super) fn settle_content(&mut self, ino: Ino) -> Result<(), IndexError> {
+        match self.pending(ino)? {
+            Some(pending) => self.put_pending(ino, &Pending { content: false, change: self.number(), ..pending }),
+            None => Ok(()),
+        }
+    }
+
     /// S3 has all of `ino`, or needs not.
     pub(super) fn settle_pending(&mut self, ino: Ino) -> Result<(), IndexError> {
         self.dirty |= self.tables.pending.remove(ino.0)?.is_some();

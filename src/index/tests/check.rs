@@ -4,22 +4,22 @@ use super::super::change::Change;
 use super::super::tables;
 use super::*;
 
-type Spoil = fn(&mut Change<'_>, &Inodes) -> Result<(), IndexError>;
+pub(super) type Spoil = fn(&mut Change<'_>, &Inodes) -> Result<(), IndexError>;
 
 /// The inodes that are there to be spoilt.
 #[derive(Clone, Copy)]
-struct Inodes {
-    dir: Ino,
-    below: Ino,
-    file: Ino,
-    object: ObjectId,
-    new: Ino,
-    staged: ObjectId,
-    moved: Ino,
+pub(super) struct Inodes {
+    pub(super) dir: Ino,
+    pub(super) below: Ino,
+    pub(super) file: Ino,
+    pub(super) object: ObjectId,
+    pub(super) new: Ino,
+    pub(super) staged: ObjectId,
+    pub(super) moved: Ino,
 }
 
 /// A directory in a directory, a file with its bytes, a new file, a renamed file.
-async fn bench() -> (Bench, Inodes) {
+pub(super) async fn bench() -> (Bench, Inodes) {
     let bench = Bench::new();
     let (file, object) = bench.put_with_content("d/e/file", "123").await;
     bench.put("d/beside", "1").await;
@@ -33,7 +33,7 @@ async fn bench() -> (Bench, Inodes) {
     (bench, Inodes { dir, below, file: file.ino, object, new, staged, moved })
 }
 
-fn edit(change: &mut Change<'_>, ino: Ino, with: impl FnOnce(&mut Inode)) -> Result<(), IndexError> {
+pub(super) fn edit(change: &mut Change<'_>, ino: Ino, with: impl FnOnce(&mut Inode)) -> Result<(), IndexError> {
     let before = change.row(ino)?.unwrap();
     let mut after = before.clone();
     with(&mut after.inode);
@@ -47,9 +47,9 @@ fn garbage(change: &mut Change<'_>, id: ObjectId) -> Result<(), IndexError> {
     Ok(())
 }
 
-#[tokio::test]
-async fn each_contradiction_is_told_and_a_row_that_cannot_be_read_hides_no_other() {
-    let spoils: &[(&str, Spoil)] = &[
+/// Each kind of damage, and the words for it.
+pub(super) fn spoils() -> &'static [(&'static str, Spoil)] {
+    &[
         ("which is not below the root", |change, all| edit(change, all.dir, |inode| inode.parent = all.below)),
         ("which is not below the root", |change, all| edit(change, all.below, |inode| inode.parent = all.file)),
         ("has no name", |change, all| {
@@ -112,8 +112,12 @@ async fn each_contradiction_is_told_and_a_row_that_cannot_be_read_hides_no_other
             change.dirty = true;
             Ok(())
         }),
-    ];
-    for (words, spoil) in spoils {
+    ]
+}
+
+#[tokio::test]
+async fn each_contradiction_is_told_and_a_row_that_cannot_be_read_hides_no_other() {
+    for (words, spoil) in spoils() {
         let (bench, all) = bench().await;
         let spoil = *spoil;
         bench.index.writer.run(1, move |change| spoil(change, &all)).await.unwrap();

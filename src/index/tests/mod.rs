@@ -15,6 +15,7 @@ mod objects;
 mod pending;
 mod pending_model;
 mod reconcile;
+mod repair;
 mod settle;
 mod sweep;
 

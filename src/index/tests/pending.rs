@@ -15,7 +15,7 @@ impl Bench {
         self.index.away(&Key::new(key).unwrap()).unwrap()
     }
 
-    fn get(&self, ino: Ino) -> Arc<Node> {
+    pub(super) fn get(&self, ino: Ino) -> Arc<Node> {
         self.index.node(ino).unwrap().unwrap()
     }
 
