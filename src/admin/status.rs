@@ -181,7 +181,7 @@ fn fresh(state: &State) -> Fresh {
 
 fn journal(state: &State) -> Journal {
     let Some(writeback) = &state.writeback else { return Journal::default() };
-    let mut progress = writeback.progress();
+    let mut progress = writeback.progress_lately();
     let failed = progress.failures.len() as u64;
     progress.failures.truncate(FAILURES_TOLD);
     Journal {

@@ -53,7 +53,7 @@ use crate::types::{Clock, Ino, Key, Tick};
 use backoff::Outage;
 use queue::Queue;
 use sent::{Digests, Sent};
-use sync::{Counters, Waiter};
+use sync::{Counters, Lately, Waiter};
 use trouble::Trouble;
 
 /// 64 MiB of bodies in memory at once, however many uploads there are.
@@ -154,6 +154,7 @@ pub struct Writeback {
     /// Whether entity tags are digests.
     digests: Digests,
     counters: Counters,
+    lately: Mutex<Option<Lately>>,
     stopping: CancellationToken,
 }
 
@@ -204,6 +205,7 @@ impl Writeback {
             freezing: Semaphore::new(1),
             digests: Digests::default(),
             counters: Counters::default(),
+            lately: Mutex::default(),
             stopping: CancellationToken::new(),
         })
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::queue::End;
 use super::{Failure, Progress, Writeback};
 use crate::index::{IndexError, Kind, Pending, Work};
-use crate::types::{Ino, Key};
+use crate::types::{Ino, Key, Tick};
 
 /// Rows of the journal read in one go.
 const BATCH: usize = 1_000;
@@ -44,6 +44,26 @@ pub(super) struct Counters {
 /// Counts one more.
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A journal that is read faster than that is read anew each time.
+const CHEAP: Duration = Duration::from_millis(20);
+/// A twentieth of the time may go into reading the journal.
+const SHARE: u32 = 20;
+
+/// What was still to be done a moment ago.
+#[derive(Debug)]
+pub(super) struct Lately {
+    at: Tick,
+    /// How long it took to find out.
+    cost: Duration,
+    progress: Progress,
+}
+
+impl Lately {
+    fn holds(&self, now: Tick) -> bool {
+        self.cost >= CHEAP && now.since(self.at) < self.cost * SHARE
+    }
 }
 
 /// Somebody who waits for rows.
@@ -265,6 +285,19 @@ impl Writeback {
         progress
     }
 
+    /// The same for whoever asks again and again: of a long journal it may be some seconds old, so that looking at it does
+    /// not take more than a small share of the time.
+    pub fn progress_lately(&self) -> Progress {
+        let now = self.clock.now();
+        if let Some(lately) = self.lately.lock().as_ref().filter(|lately| lately.holds(now)) {
+            return Progress { failures: self.failures(), ..lately.progress.clone() };
+        }
+        let progress = self.progress();
+        let cost = self.clock.now().since(now);
+        *self.lately.lock() = Some(Lately { at: self.clock.now(), cost, progress: progress.clone() });
+        progress
+    }
+
     fn failures(&self) -> Vec<Failure> {
         let state = self.state.lock();
         let mut failures: Vec<Failure> = match state.silence.as_ref().filter(|_| state.outage.is_on()) {
@@ -317,4 +350,17 @@ impl Writeback {
 
 fn broken(error: &IndexError) -> Vec<Failure> {
     vec![Failure { key: String::new(), why: error.to_string(), may_pass: false }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_took_long_is_kept_and_not_for_long() {
+        let lately = |cost| Lately { at: Tick(1_000), cost, progress: Progress::default() };
+        assert!(!lately(CHEAP - Duration::from_millis(1)).holds(Tick(1_000)));
+        let slow = lately(Duration::from_millis(500));
+        assert!(slow.holds(Tick(10_999)) && !slow.holds(Tick(11_000)));
+    }
 }
