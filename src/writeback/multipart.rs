@@ -1,7 +1,9 @@
 //! Uploads in parts: of long objects, several at a time. A part of which nothing was written is copied inside S3 from
 //! the version below; so a small change to a large object sends a part or two.
 //! Invariants
-//! - An upload is noted in the index before its first part, and forgotten when it is completed or aborted.
+//! - An upload is noted in the index before its first part, and forgotten when it is completed or aborted. So one that
+//!   nobody noted, because of a crash just then, has no parts, and costs nothing. It is left alone: S3 does not tell whose
+//!   an upload is, and another writer may be about to send its first part.
 //! - After a restart it goes on only if it is about the same change, staging file and base: then its parts have the
 //!   bytes that are here. Otherwise it is aborted.
 //! - All parts are of one version of the bytes: it is compared before completing. What changes meanwhile is given up and
@@ -303,6 +305,14 @@ impl Writeback {
     async fn give_up(&self, ino: Ino, upload: &Upload) -> Result<(), Trouble> {
         self.ask(self.rooms.store.abort_upload(upload)).await.answer?;
         Ok(self.rooms.index.note_upload(ino, None).await?)
+    }
+
+    /// Aborts the upload of an inode of which nothing is to be uploaded any more: it was removed, is short now, or stays here.
+    pub(super) async fn drop_upload(&self, ino: Ino) -> Result<(), Trouble> {
+        match self.noted(ino)? {
+            Some((_, upload)) => self.give_up(ino, &upload).await,
+            None => Ok(()),
+        }
     }
 
     /// Aborts uploads that were noted and have nothing to upload any more.

@@ -54,7 +54,10 @@ impl Writeback {
             return End::Later(quiet);
         }
         let end = match &work {
-            Work::Inode(ino) => self.bring(*ino, &work).await,
+            Work::Inode(ino) => match self.bring(*ino, &work).await {
+                Ok(End::Done) => self.drop_upload(*ino).await.map(|()| End::Done),
+                end => end,
+            },
             Work::Away(key) => self.take_away(key, &work).await,
         };
         match end {

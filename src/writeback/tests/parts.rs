@@ -109,6 +109,30 @@ async fn an_upload_that_lost_its_file_is_aborted_at_the_next_start() {
     assert_eq!(rig.bucket.keys(), Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn an_upload_is_aborted_when_nothing_is_left_to_upload() {
+    let rig = Rig::new().await;
+    rig.write("f", long(1)).await;
+    rig.s3.faults().inject(Request::UploadPart, 4, Fault::SlowDown);
+    let noted = async {
+        while rig.writeback.progress().failures.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    rig.meanwhile(noted).await;
+    assert_eq!(rig.index.uploads().unwrap().len(), 1);
+    rig.remove("f").await;
+    rig.meanwhile(rig.s3.requests().reached(Request::AbortUpload, 1)).await;
+    let forgotten = async {
+        while rig.writeback.progress() != Progress::default() {
+            tokio::task::yield_now().await;
+        }
+    };
+    rig.meanwhile(forgotten).await;
+    assert!(rig.index.uploads().unwrap().is_empty());
+    assert_eq!(rig.bucket.keys(), Vec::<String>::new());
+}
+
 /// `bytes` with `"changed"` written at 6 MiB.
 fn changed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes[6 * MIB..6 * MIB + 7].copy_from_slice(b"changed");
