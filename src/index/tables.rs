@@ -15,7 +15,8 @@
 //! | `staging` | staging file's id | inode, bytes of the version below that count, ranges written |
 //! | `uploads` | inode | the multipart upload under way, as `writeback` keeps it |
 //! | `conflicts` | number | what became of two writers' changes, as JSON |
-//! | `meta` | name | number: format, sequence, counts, redo log |
+//! | `lock_hosts` | a client that holds locks: its address, ours, its name | |
+//! | `meta` | name | number: format, sequence, counts, redo log, state of the status monitor |
 //!
 //! Invariant: `children` and `listing` hold the same entries, and both change in one transaction.
 
@@ -72,6 +73,7 @@ tables! {
     12 uploads UPLOADS: u64 => &'static [u8];
     13 conflicts CONFLICTS: u64 => &'static [u8];
     14 expanding EXPANDING: u64 => &'static [u8];
+    16 lock_hosts LOCK_HOSTS: &'static [u8] => ();
 }
 
 /// Version of the file format. 1 had no journal and no redo log; 3 and above are of programs to come.
@@ -82,6 +84,7 @@ pub(super) const META_SEQUENCE: &str = "sequence";
 pub(super) const META_FILES: &str = "files";
 pub(super) const META_DIRS: &str = "dirs";
 pub(super) const META_BYTES: &str = "bytes";
+pub(super) const META_MONITOR: &str = "monitor";
 /// Which redo log belongs to this file, and the last of its records that these tables contain. Kept by `commit.rs`.
 pub(super) const META_LOG: &str = "log";
 pub(super) const META_LOGGED: &str = "logged";

@@ -8,6 +8,7 @@ mod disk;
 mod drain;
 mod durability;
 mod edit;
+mod lock_hosts;
 mod log;
 mod memory;
 mod model;
