@@ -19,6 +19,7 @@ pub mod crash;
 pub mod fs;
 pub mod fsck;
 pub mod index;
+pub mod locks;
 pub mod nfs;
 pub mod positioned;
 pub mod revalidate;
