@@ -32,6 +32,19 @@ impl Fs {
         after(wait, move || Ok(fs.accessed(&*fs.node(id)?, &caller, wanted)))
     }
 
+    /// Whether `id` may be locked. What S3 has of it is not asked: a lock is about the name, not the bytes.
+    pub(super) fn lockable_of(&self, caller: &Caller, id: u64, exclusive: bool) -> Result<(), nfsstat3> {
+        let node = self.node(id)?;
+        if node.kind != Kind::File {
+            return Err(nfsstat3::NFS3ERR_INVAL);
+        }
+        let (inode, who) = (&**node, &caller.credentials);
+        if !permission::may_read_data(inode, who) && !permission::may_write_data(inode, who) {
+            return Err(nfsstat3::NFS3ERR_ACCES);
+        }
+        if exclusive && (self.settings.read_only || caller.read_only) { Err(nfsstat3::NFS3ERR_ROFS) } else { Ok(()) }
+    }
+
     fn accessed(&self, node: &Node, caller: &Caller, wanted: u32) -> Accessed {
         let bits = permission::access(node, &caller.credentials, wanted);
         let granted = if self.is_read_only(caller) { permission::without_changes(bits) } else { bits };

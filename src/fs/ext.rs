@@ -366,6 +366,10 @@ pub trait NfsExt: NFSFileSystem + Send + Sync + 'static {
     /// PATHCONF. # Errors: STALE, IO.
     fn pathconf_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<PathConf, Failure>>;
 
+    /// Whether the caller may lock `id`: a regular file that it may read or write, or owns; for writing only where something
+    /// can be written. Never waits. # Errors: STALE, INVAL (no regular file), ACCES, ROFS, IO.
+    fn lockable_by(&self, caller: &Caller, id: fileid3, exclusive: bool) -> Result<(), nfsstat3>;
+
     /// Tells whether data written UNSTABLE may be lost: another one after a restart or a failed fsync.
     fn write_verifier(&self) -> [u8; 8];
     /// SETATTR; `guard` is the ctime that the object must have. # Errors: NOT_SYNC, PERM, ACCES, ROFS, INVAL, ISDIR,

@@ -47,6 +47,10 @@ impl NfsExt for Fs {
         self.access_of(caller, id, wanted)
     }
 
+    fn lockable_by(&self, caller: &Caller, id: fileid3, exclusive: bool) -> Result<(), nfsstat3> {
+        self.lockable_of(caller, id, exclusive)
+    }
+
     fn readlink_by(&self, caller: &Caller, id: fileid3) -> Answer<Result<(Vec<u8>, fattr3), Failure>> {
         self.readlink_of(caller, id)
     }

@@ -1,6 +1,6 @@
-//! NFSv3 (RFC 1813), one file per procedure family, and the programs a client needs beside it: MOUNT v3
-//! and the portmapper. Decodes arguments, asks a file system through `NfsExt` and nothing else, encodes what
-//! it says. Knows neither sockets nor S3.
+//! NFSv3 (RFC 1813), one file per procedure family, and the programs a client needs beside it: MOUNT v3, the portmapper,
+//! and for locks NLM v4 and NSM. Decodes arguments, asks a file system through `NfsExt`, and the lock room, encodes what
+//! they say. Knows neither sockets nor S3, but that NLM and NSM call clients back.
 //!
 //! Authentication: AUTH_NONE is taken everywhere and is nobody (uid and gid 65534): it gets what "other"
 //! may have. Linux sends it in NULL and MNT, RFC 2623 advises it for FSINFO and GETATTR of the root at
@@ -15,7 +15,10 @@ mod error;
 mod fsinfo;
 mod lookup;
 pub mod mount;
+pub mod nlm;
+pub mod nsm;
 pub mod portmap;
+pub mod reach;
 mod read;
 mod readdir;
 mod remove;

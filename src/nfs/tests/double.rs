@@ -289,6 +289,14 @@ impl NfsExt for Double {
         self.answer(accessed.map_err(Failure::from))
     }
 
+    fn lockable_by(&self, caller: &Caller, id: fileid3, exclusive: bool) -> Result<(), nfsstat3> {
+        match self.node(id)? {
+            Kind::File if exclusive && caller.credentials.uid != 0 => Err(nfsstat3::NFS3ERR_ROFS),
+            Kind::File => Ok(()),
+            _ => Err(nfsstat3::NFS3ERR_INVAL),
+        }
+    }
+
     fn readlink_by(&self, _: &Caller, id: fileid3) -> Answer<Result<(Vec<u8>, fattr3), Failure>> {
         self.answer(match self.node(id) {
             Ok(Kind::Link) => Ok((TARGET.to_vec(), attr(id))),

@@ -5,6 +5,7 @@
 mod changes;
 mod double;
 mod hostile;
+mod locks;
 mod mount;
 mod portmap;
 mod readdir;
