@@ -46,6 +46,8 @@ pub const UPLOADS: usize = 16;
 pub const MULTIPART_BYTES: u64 = 16 << 20;
 /// 8 MiB: above S3's least 5 MiB, and few enough bytes to be sent again after a failure.
 pub const PART_BYTES: u64 = 8 << 20;
+/// 30 s: a client that is told of a restart reclaims within one, and one that asks too early asks again after 5.
+pub const GRACE: Duration = Duration::from_secs(30);
 /// Readable for everybody, as a web server under another user needs it.
 pub const FILE_MODE: u32 = 0o644;
 /// Searchable for everybody, likewise.
@@ -149,6 +151,8 @@ pub struct Config {
     pub writeback: writeback::Settings,
     /// `--durability`.
     pub durability: Durability,
+    /// `--no-locks --grace`: how long after a start only locks from before can be had; `None` gives no locks.
+    pub grace: Option<Duration>,
 }
 
 /// Whether clients find the server by port 111, where they look for a portmapper.

@@ -18,10 +18,14 @@ use crate::admin;
 use crate::config::{Config, Durability, StaleLimit};
 use crate::content::{CacheDir, Content};
 use crate::fs::{self, Fs, HandleKey};
-use crate::index::{Index, IndexOptions};
+use crate::index::{Index, IndexOptions, LockStart};
+use crate::locks::{self, Locks};
 use crate::nfs::Nfs3;
 use crate::nfs::mount::Mount3;
-use crate::nfs::portmap::Portmap;
+use crate::nfs::nlm::{CallBack, Nlm4, Outbox};
+use crate::nfs::nsm::{Notifier, Nsm1};
+use crate::nfs::portmap::{self, Portmap};
+use crate::nfs::reach::Directory;
 use crate::revalidate::{Revalidator, Settings};
 use crate::rpc::{self, Gate, Program, Programs};
 use crate::store;
@@ -43,11 +47,14 @@ pub struct Surroundings {
     pub clock: Clock,
     /// Credentials, and the bounds on what S3 may take.
     pub connecting: store::Connecting,
+    /// Port of the clients' portmappers.
+    pub client_portmapper: u16,
 }
 
 impl Default for Surroundings {
     fn default() -> Surroundings {
-        Surroundings { clock: Clock::system(), connecting: store::Connecting::default() }
+        let (clock, connecting) = (Clock::system(), store::Connecting::default());
+        Surroundings { clock, connecting, client_portmapper: portmap::PORT }
     }
 }
 
@@ -59,6 +66,7 @@ pub struct Server {
     index: Arc<Index>,
     revalidator: Arc<Revalidator>,
     writeback: Arc<Writeback>,
+    locks: Option<Arc<Locks>>,
     shutdown_timeout: Duration,
     /// Taken back first, so that nobody is sent to a port that is about to close.
     registration: Registration,
@@ -88,9 +96,12 @@ impl Server {
     /// # Errors
     /// See `start`.
     pub async fn start_in(config: Config, around: Surroundings) -> anyhow::Result<Server> {
-        let Surroundings { clock, connecting } = around;
+        let Surroundings { clock, connecting, client_portmapper } = around;
         let dir = CacheDir::open(&config.cache)?;
-        let ports = Ports::bind(config.listen, config.portmap)?;
+        let mut ports = Ports::bind(config.listen, config.portmap)?;
+        if config.grace.is_none() {
+            ports = ports.without_monitor();
+        }
         let nfs_addr = ports.addr();
 
         let counters = Arc::new(store::Counters::default());
@@ -126,9 +137,23 @@ impl Server {
             fs = fs.committing_to_s3(writeback.clone(), config.deadline);
         }
 
+        let LockStart { state, hosts } = index.lock_start().await?;
+        let locks = match config.grace {
+            Some(grace) => Some(Arc::new(Locks::new(hosts.clone(), grace, locks::Limits::default(), clock.clone()))),
+            None => {
+                // they are to reclaim nothing, now or later
+                index.note_lock_hosts(Vec::new(), hosts.clone()).await?;
+                None
+            }
+        };
+        let portmap = Arc::new(ports.portmap(clock.clone()));
+        let directory = Arc::new(Directory::new(client_portmapper, portmap.clone(), nfs_addr.port(), clock.clone()));
+        let notifier = Notifier::new(hosts, state, config.writeback.host.clone(), directory.clone(), clock.clone());
+        let (outbox, call_back) = CallBack::new(locks.clone(), directory, clock.clone());
+
         let stats = Arc::new(rpc::Stats::default());
         let config = Arc::new(config);
-        let state = admin::State {
+        let status = admin::State {
             index: index.clone(),
             content: content.clone(),
             revalidator: revalidator.clone(),
@@ -137,6 +162,7 @@ impl Server {
             config: config.clone(),
             requests: counters,
             calls: stats.clone(),
+            locks: locks.clone(),
             started: clock.now(),
             clock: clock.clone(),
         };
@@ -154,11 +180,16 @@ impl Server {
         if !config.lazy {
             background.push(tokio::spawn(revalidator.clone().mirror(stop_background.clone())));
         }
-        let admin = admin::serve(state, stop_calls.clone()).await?;
+        background.push(tokio::spawn(call_back.run(stop_background.clone())));
+        if let Some(locks) = &locks {
+            background.push(tokio::spawn(locks.clone().keep(index.clone(), stop_background.clone())));
+            background.push(tokio::spawn(notifier.run(stop_background.clone())));
+        }
+        let admin = admin::serve(status, stop_calls.clone()).await?;
         let admin_addr = admin.addr();
         let mut calls = admin.into_tasks();
         let registration = ports.announce().await?;
-        let desks = desks(&fs, &config, ports.portmap(clock));
+        let desks = desks(&fs, &config, portmap, Locking { locks: locks.clone(), outbox, state });
         calls.extend(ports.serve(desks, limits(&config), stats, &stop_calls));
 
         info!(bucket = %config.s3.bucket, prefix = %config.s3.prefix, cache = %dir.path().display(), "serving");
@@ -169,6 +200,7 @@ impl Server {
             index,
             revalidator,
             writeback,
+            locks,
             shutdown_timeout: config.shutdown_timeout,
             registration,
             stop_calls,
@@ -205,6 +237,11 @@ impl Server {
     /// What brings changes to S3.
     pub fn writeback(&self) -> &Arc<Writeback> {
         &self.writeback
+    }
+
+    /// Locks of clients; `None` with `--no-locks`.
+    pub fn locks(&self) -> Option<&Arc<Locks>> {
+        self.locks.as_ref()
     }
 
     /// Stops: calls in flight end first, then what runs behind them, within the shutdown timeout in all.
@@ -249,13 +286,24 @@ fn limits(config: &Config) -> rpc::Limits {
     rpc::Limits { max_connections: config.max_connections, ..rpc::Limits::default() }
 }
 
+/// What the programs for locks are made of.
+struct Locking {
+    locks: Option<Arc<Locks>>,
+    outbox: Outbox,
+    /// The number of this start.
+    state: u32,
+}
+
 /// What is answered, over TCP and over UDP.
-fn desks(fs: &Fs, config: &Config, portmap: Portmap) -> Desks {
-    let fs = Arc::new(fs.clone());
+fn desks(fs: &Fs, config: &Config, portmap: Arc<Portmap>, locking: Locking) -> Desks {
+    let (fs, Locking { locks, outbox, state }) = (Arc::new(fs.clone()), locking);
     let nfs: Arc<dyn Program> = Arc::new(Nfs3::new(fs.clone()));
-    let mount: Arc<dyn Program> = Arc::new(Mount3::new(fs, config.export.clone()));
-    let portmap = Arc::new(portmap);
-    let both: [Arc<dyn Program>; 2] = [mount, portmap.clone()];
+    let mut both: Vec<Arc<dyn Program>> = vec![
+        Arc::new(Mount3::new(fs.clone(), config.export.clone())),
+        portmap.clone(),
+        Arc::new(Nlm4::new(fs, locks.clone(), outbox)),
+    ];
+    both.extend(locks.map(|locks| Arc::new(Nsm1::new(locks, state)) as Arc<dyn Program>));
     let gate: Arc<dyn Gate> = Arc::new(Access::new(config.access.clone()));
     Desks {
         streams: Programs::new([nfs].into_iter().chain(both.clone())).behind(gate.clone()),

@@ -404,7 +404,7 @@ async fn a_bucket_of_garage_is_served_once_stale_then_fresh() {
     put(b"old").await;
     let (cache, clock) = (tempfile::tempdir().unwrap(), Clock::manual());
     let connecting = Connecting { credentials: Some(garage.credentials()), timing: Timing::default() };
-    let around = Surroundings { clock: clock.clone(), connecting };
+    let around = Surroundings { clock: clock.clone(), connecting, ..Surroundings::default() };
     let config = support::config(&garage.endpoint(), &cache, ["--lazy"]);
     let server = Server::start_in(config, around).await.unwrap();
     let mut client = Client::connect(server.nfs_addr().port(), "/", 0, 0).await;

@@ -24,7 +24,9 @@ async fn portmap_and_mount_answer_on_the_nfs_port() {
     const TCP: u32 = 6;
     assert_eq!(soon(portmap.getport(100_003, 3, TCP)).await.unwrap(), port);
     assert_eq!(soon(portmap.getport(100_005, 3, TCP)).await.unwrap(), port);
-    assert!(soon(portmap.getport(100_021, 4, TCP)).await.is_err(), "no lock manager yet");
+    assert_eq!(soon(portmap.getport(100_021, 4, TCP)).await.unwrap(), port);
+    assert_eq!(soon(portmap.getport(100_024, 1, TCP)).await.unwrap(), port);
+    assert!(soon(portmap.getport(100_227, 3, TCP)).await.is_err(), "no NFSACL");
 
     let mut mount = MountClient::new(tcp(&world).await);
     let exports = soon(mount.export()).await.unwrap();

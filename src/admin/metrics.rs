@@ -83,6 +83,12 @@ impl Page {
         self.one("fasts3_nfs_clients", "gauge", "Addresses that are connected.", nfs.clients);
         self.one("fasts3_nfs_connections", "gauge", "Their connections.", nfs.connections);
         self.many("fasts3_nfs_calls_total", "Calls from clients.", "procedure", &nfs.ops_by_proc);
+        let locks = &status.locks;
+        self.one("fasts3_locks", "gauge", "Byte ranges that clients have locked.", locks.held);
+        self.one("fasts3_lock_shares", "gauge", "Files that clients keep others from.", locks.shares);
+        self.one("fasts3_lock_hosts", "gauge", "Clients with locks.", locks.hosts);
+        self.one("fasts3_locks_waiting", "gauge", "Locks that somebody waits for.", locks.waiting);
+        self.one("fasts3_locks_grace", "gauge", "Whether only those get locks who had them.", u8::from(locks.grace));
         self.one("fasts3_events_healthy", "gauge", "Whether S3 tells of changes.", u8::from(status.events.healthy));
     }
 
@@ -139,6 +145,7 @@ mod tests {
         (status.journal.pending, status.journal.bytes, status.journal.oldest_s) = (5, 6, 7);
         (status.journal.failed, status.journal.moving) = (8, 9);
         status.nfs.ops_by_proc = [("read".into(), 4)].into();
+        (status.locks.held, status.locks.waiting) = (13, 14);
         let page = render(&status, &[(10, 1), (100, 2), (u64::MAX, 3)]);
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').expect("two columns");
@@ -159,6 +166,8 @@ mod tests {
             "fasts3_journal_moving 9",
             "fasts3_conflicts 12",
             "fasts3_s3_sent_bytes_total 11",
+            "fasts3_locks 13",
+            "fasts3_locks_waiting 14",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} not in\n{page}");
         }

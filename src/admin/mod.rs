@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::content::Content;
 use crate::index::{Conflict, Index, IndexError, Kind, Node};
+use crate::locks::Locks;
 use crate::revalidate::{Refreshed, Revalidator, WaitError, Warmed};
 use crate::types::{Clock, Ino, Name, Tick};
 use crate::writeback::{Failure, Writeback};
@@ -115,6 +116,8 @@ pub struct State {
     pub calls: Arc<rpc::Stats>,
     /// Time.
     pub clock: Clock,
+    /// Locks of clients; `None` when none are given.
+    pub locks: Option<Arc<Locks>>,
     /// When the server started.
     pub started: Tick,
 }

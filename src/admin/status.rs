@@ -49,6 +49,8 @@ pub struct Status {
     pub s3: S3,
     /// Calls from clients.
     pub nfs: Nfs,
+    /// Locks of clients.
+    pub locks: Locks,
     /// Word from S3 of changes.
     pub events: Events,
     /// Other servers of this bucket.
@@ -128,6 +130,24 @@ pub struct Nfs {
     pub ops_by_proc: BTreeMap<String, u64>,
 }
 
+/// Locks of clients.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Locks {
+    /// Whether any are given.
+    pub enabled: bool,
+    /// Whether only those get locks who had them before the restart.
+    pub grace: bool,
+    /// Byte ranges that are locked.
+    pub held: u64,
+    /// Files opened so that others may not.
+    pub shares: u64,
+    /// Clients that have some, or wait for one.
+    pub hosts: u64,
+    /// Locks that somebody waits for.
+    pub waiting: u64,
+}
+
 /// Word from S3 of changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -161,6 +181,7 @@ pub(super) fn collect(state: &State) -> Status {
         conflicts: state.index.conflicts().map_or(0, |conflicts| conflicts.len() as u64),
         s3: s3(state),
         nfs: nfs(state),
+        locks: locks(state),
         ..Status::default()
     }
 }
@@ -215,6 +236,19 @@ fn nfs(state: &State) -> Nfs {
     Nfs { clients: calls.clients as u64, connections: calls.connections as u64, ops_by_proc }
 }
 
+fn locks(state: &State) -> Locks {
+    let Some(locks) = &state.locks else { return Locks::default() };
+    let counts = locks.counts();
+    Locks {
+        enabled: true,
+        grace: locks.is_in_grace(),
+        held: counts.locks as u64,
+        shares: counts.shares as u64,
+        hosts: counts.hosts as u64,
+        waiting: counts.waiting as u64,
+    }
+}
+
 /// RFC 1813 section 5.2.
 const MOUNT: [&str; 6] = ["null", "mnt", "dump", "umnt", "umntall", "export"];
 /// RFC 1833 section 3.
@@ -226,6 +260,8 @@ fn procedure_name(program: u32, procedure: u32) -> String {
         nfs::PROGRAM => ("", &nfs::PROCEDURES),
         100_005 => ("mount.", &MOUNT),
         100_000 => ("portmap.", &PORTMAP),
+        nfs::nlm::PROGRAM => ("nlm.", &nfs::nlm::PROCEDURES),
+        nfs::nsm::PROGRAM => ("nsm.", &nfs::nsm::PROCEDURES),
         _ => return format!("{program}.{procedure}"),
     };
     match names.get(procedure as usize) {
@@ -266,6 +302,9 @@ mod tests {
             "/s3/cost_usd",
             "/nfs/clients",
             "/nfs/ops_by_proc",
+            "/locks/held",
+            "/locks/hosts",
+            "/locks/waiting",
             "/events/source",
             "/events/healthy",
             "/events/lag_ms",
@@ -287,6 +326,10 @@ mod tests {
         assert_eq!(
             (procedure_name(100_005, 1), procedure_name(100_000, 3)),
             ("mount.mnt".into(), "portmap.getport".into())
+        );
+        assert_eq!(
+            (procedure_name(100_021, 22), procedure_name(100_024, 6)),
+            ("nlm.nm_lock".into(), "nsm.notify".into())
         );
         assert_eq!((procedure_name(100_003, 22), procedure_name(100_227, 0)), ("22".into(), "100227.0".into()));
     }

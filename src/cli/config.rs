@@ -105,6 +105,7 @@ impl TryFrom<ServeArgs> for Config {
             },
             writeback: writeback(&args)?,
             durability: args.durability,
+            grace: grace(&args)?,
             listen: args.listen,
             portmap: args.portmap,
             admin,
@@ -134,6 +135,11 @@ fn within<T: PartialOrd>(
         true => Ok(value),
         false => Err(ConfigError::Range { flag, wanted: wanted.into() }),
     }
+}
+
+fn grace(args: &ServeArgs) -> Result<Option<Duration>, ConfigError> {
+    let grace = within("--grace", args.grace, Duration::ZERO..=MAX_DEADLINE, "10m or less")?;
+    Ok((!args.no_locks).then_some(grace))
 }
 
 fn check_cache(cache: &Path) -> Result<(), ConfigError> {

@@ -89,6 +89,17 @@ pub struct ServeArgs {
     #[arg(long, env = "FASTS3_ANON_GID", value_name = "ID", help_heading = "Serving")]
     pub anon_gid: Option<u32>,
 
+    /// Give no locks: every flock or fcntl lock fails at once with "no locks available", instead of being kept apart from
+    /// those of other clients
+    #[arg(long, env = "FASTS3_NO_LOCKS", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue,
+          help_heading = "Serving")]
+    pub no_locks: bool,
+
+    /// How long after a restart only those get locks who had them before
+    #[arg(long, env = "FASTS3_GRACE", value_name = "TIME", value_parser = values::duration, default_value = "30s",
+          hide = true)]
+    pub grace: Duration,
+
     /// Most client connections at once; further ones wait
     #[arg(long, env = "FASTS3_MAX_CONNECTIONS", value_name = "N", default_value_t = config::MAX_CONNECTIONS,
           help_heading = "Serving")]

@@ -38,6 +38,7 @@ fn describe(status: &Status) -> String {
         ("fresh", fresh(status)),
         ("s3", s3(status)),
         ("nfs", nfs(status)),
+        ("locks", locks(status)),
         ("journal", journal(status)),
         ("events", events(status)),
     ] {
@@ -93,6 +94,17 @@ fn nfs(status: &Status) -> String {
     )
 }
 
+fn locks(status: &Status) -> String {
+    let locks = &status.locks;
+    if !locks.enabled {
+        return "none are given (--no-locks)".into();
+    }
+    let shares = if locks.shares > 0 { format!(", {}", count(locks.shares, "share")) } else { String::new() };
+    let grace = if locks.grace { ", only old ones are given until the grace period ends" } else { "" };
+    let (held, hosts, waiting) = (number(locks.held), count(locks.hosts, "client"), number(locks.waiting));
+    format!("{held} held{shares}, {waiting} waited for, {hosts}{grace}")
+}
+
 /// The largest counts: `: read 9, lookup 7`; nothing when there are none.
 fn most<'a>(counts: impl Iterator<Item = (&'a String, &'a u64)>) -> String {
     let mut counts: Vec<_> = counts.filter(|(_, n)| **n > 0).collect();
@@ -141,6 +153,7 @@ mod tests {
         (status.fresh.checks, status.fresh.stale_served, status.fresh.max_stale_ms) = (1000, 1, 140);
         status.s3.requests_by_kind = [("head".into(), 7), ("list".into(), 9000), ("get".into(), 0)].into();
         status.nfs.clients = 2;
+        (status.locks.enabled, status.locks.held, status.locks.hosts) = (true, 3, 1);
         let text = describe(&status);
         for line in [
             "s3://media/a/  up 1h 2m 5s, fasts3 0.1.0\n",
@@ -148,6 +161,7 @@ mod tests {
             "  fresh    1,000 checks, 0 changes found, 1 stale answer (the oldest by 140 ms), 0 waiting\n",
             "  s3       9,007 requests (about $0.0000), 0 B in, 0 B out, 0 errors, 0 throttled: list 9,000, head 7\n",
             "  nfs      2 clients on 0 connections\n",
+            "  locks    3 held, 0 waited for, 1 client\n",
             "  journal  everything is in S3\n",
             "  events   none: S3 is asked behind the answers\n",
         ] {

@@ -1,4 +1,4 @@
-//! The ports of a server: the one for NFS, MOUNT and portmap over TCP, the same number over UDP for the latter two, and
+//! The ports of a server: the one for all programs over TCP, the same number over UDP for all but NFS, and
 //! port 111, where clients look for a portmapper.
 //! Owns: which port is taken when, what the portmapper tells, and what the user is told when a port is not to be had.
 //! Invariant: the NFS port over TCP is all that must be had, unless `--portmap on` asks for more.
@@ -16,15 +16,17 @@ use tracing::{debug, info, warn};
 use super::registration::{NotRegistered, Registration};
 use crate::config::{self, PortmapMode};
 use crate::nfs::portmap::{self, Portmap, Service};
-use crate::nfs::{self, mount};
+use crate::nfs::{self, mount, nlm, nsm};
 use crate::rpc::{self, Gate, Grant, Program, Programs, Transport};
 use crate::types::Clock;
 
 /// What a server has besides its portmapper, and over which transports: what clients find by a portmapper, ours or the
 /// system's.
-const SERVED: [(u32, u32, &[Transport]); 2] = [
+const SERVED: [(u32, u32, &[Transport]); 4] = [
     (nfs::PROGRAM, nfs::VERSION, &[Transport::Tcp]),
     (mount::PROGRAM, mount::VERSION, &[Transport::Tcp, Transport::Udp]),
+    (nlm::PROGRAM, nlm::VERSION, &[Transport::Tcp, Transport::Udp]),
+    (nsm::PROGRAM, nsm::VERSION, &[Transport::Tcp, Transport::Udp]),
 ];
 
 /// The portmapper of the system, which talks of registering to its own machine only.
@@ -37,6 +39,8 @@ pub(super) struct Ports {
     datagrams: Option<UdpSocket>,
     mode: PortmapMode,
     port_111: Port111,
+    /// Whether the status monitor is ours.
+    monitors: bool,
 }
 
 /// How it stands with port 111.
@@ -98,7 +102,12 @@ impl Ports {
             false => Port111::Left,
             true => claim(addr.ip()).map_or_else(Port111::Refused, Port111::Bound),
         };
-        Ok(Ports { nfs, addr, datagrams, mode, port_111 })
+        Ok(Ports { nfs, addr, datagrams, mode, port_111, monitors: true })
+    }
+
+    /// The same of a server that gives no locks, and leaves the status monitor of this machine to others.
+    pub(super) fn without_monitor(self) -> Ports {
+        Ports { monitors: false, ..self }
     }
 
     /// Where NFS, MOUNT and portmap answer.
@@ -132,7 +141,8 @@ impl Ports {
             let had = transports.iter().filter(|transport| self.transports().contains(transport));
             had.flat_map(move |transport| Service::at(self.addr, *transport, program, version))
         };
-        SERVED.into_iter().flat_map(here).collect()
+        let served = SERVED.into_iter().filter(|(program, ..)| self.monitors || *program != nsm::PROGRAM);
+        served.flat_map(here).collect()
     }
 
     /// Sees to it that clients find this server by port 111, where they shall, and tells how to mount.

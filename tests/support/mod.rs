@@ -44,6 +44,8 @@ pub struct World {
     pub bucket: Bucket,
     pub cache: TempDir,
     pub clock: Clock,
+    /// Port of the clients' portmappers; by itself one where nobody is.
+    pub client_portmapper: u16,
     flags: Vec<String>,
     server: Option<Server>,
     /// What the server runs on, if it can be killed.
@@ -71,6 +73,15 @@ impl World {
         world
     }
 
+    /// The same with these flags, for clients whose portmappers listen there.
+    pub async fn mortal_with(flags: &[&str], client_portmapper: u16) -> World {
+        let mut world = World::stopped(flags).await;
+        world.client_portmapper = client_portmapper;
+        world.runtime = Some(runtime());
+        world.start().await;
+        world
+    }
+
     /// Everything but the server, which `start` starts.
     pub async fn stopped(flags: &[&str]) -> World {
         let clock = Clock::manual();
@@ -81,6 +92,7 @@ impl World {
             bucket,
             cache: tempfile::tempdir().unwrap(),
             clock,
+            client_portmapper: 1,
             flags: flags.iter().map(|f| f.to_string()).collect(),
             server: None,
             runtime: None,
@@ -96,6 +108,7 @@ impl World {
         let around = Surroundings {
             clock: self.clock.clone(),
             connecting: Connecting { credentials: None, timing: impatient() },
+            client_portmapper: self.client_portmapper,
         };
         let starting = Server::start_in(self.config(), around);
         self.server = Some(match &self.runtime {
@@ -127,6 +140,12 @@ impl World {
     pub async fn restart(&mut self) {
         self.stop().await;
         self.start().await;
+    }
+
+    /// The same with other flags.
+    pub async fn restart_with(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|f| f.to_string()).collect();
+        self.restart().await;
     }
 
     pub fn server(&self) -> &Server {
