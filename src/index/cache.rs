@@ -17,7 +17,7 @@ use super::IndexOptions;
 use super::model::{DirEntry, Freshness, IndexError, Node};
 use super::row::Row;
 use super::snapshot::Snapshot;
-use crate::types::{Ino, Name};
+use crate::types::{Ino, Name, Tick};
 
 /// Inodes and names in memory, in front of the last commit.
 pub(super) struct Cache {
@@ -154,6 +154,7 @@ impl Cache {
                 None => drop(self.nodes.remove(&ino)),
             }
         }
+        settle(changed.settled);
     }
 
     /// Ends reading from redb; what is in memory stays, for those who were answered last.
@@ -176,6 +177,22 @@ pub(super) struct Changed {
     pub(super) names: Vec<(Ino, Name)>,
     /// Inodes with their new rows (`None`: gone); without a freshness a row takes no place in memory.
     pub(super) inodes: Vec<(Ino, Option<Row>, Option<Arc<Freshness>>)>,
+    /// What is fresh with it.
+    pub(super) settled: Vec<Settled>,
+}
+
+/// A check whose outcome a transaction has brought here.
+pub(super) struct Settled {
+    pub(super) freshness: Arc<Freshness>,
+    pub(super) sent: Tick,
+    pub(super) answered: Tick,
+}
+
+/// To be called when readers see what was found.
+pub(super) fn settle(settled: Vec<Settled>) {
+    for Settled { freshness, sent, answered } in settled {
+        freshness.settle(sent, answered);
+    }
 }
 
 fn new_node(row: Row, freshness: Arc<Freshness>) -> Arc<Node> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use redb::ReadableTable;
 
 use super::allocate::Sequence;
-use super::cache::{Cache, Changed};
+use super::cache::{Cache, Changed, Settled};
 use super::model::{Counts, Defaults, Freshness, IndexError, Inode, Kind, ObjectRow, Work};
 use super::row::Row;
 use super::tables::{self, Child, Tables};
@@ -32,6 +32,7 @@ pub(super) struct Change<'t> {
     pub(super) now: Time,
     rows: HashMap<Ino, Slot>,
     pub(super) names: Vec<(Ino, Name)>,
+    settled: Vec<Settled>,
     touched: HashMap<Ino, Time>,
     counts: Counts,
     pub(super) dirty: bool,
@@ -66,7 +67,7 @@ impl<'t> Change<'t> {
         (defaults, now): (Defaults, Time),
     ) -> Result<Change<'t>, IndexError> {
         let counts = cache.snapshot()?.counts;
-        let (rows, names, touched) = (HashMap::new(), Vec::new(), HashMap::new());
+        let (rows, names, settled, touched) = (HashMap::new(), Vec::new(), Vec::new(), HashMap::new());
         let (dirty, garbage_added) = (false, false);
         Ok(Change {
             tables,
@@ -77,6 +78,7 @@ impl<'t> Change<'t> {
             now,
             rows,
             names,
+            settled,
             touched,
             counts,
             dirty,
@@ -117,6 +119,13 @@ impl<'t> Change<'t> {
             return Ok(Some(freshness));
         }
         Ok(self.cache.node(ino)?.map(|node| Arc::clone(&node.freshness)))
+    }
+
+    /// What a check has found is what this transaction leaves: so it settles the freshness when that can be read, not before.
+    pub(super) fn settle(&mut self, freshness: Arc<Freshness>, sent: Tick, answered: Tick) {
+        // whoever comes after in this transaction is late all the same
+        freshness.observe(answered);
+        self.settled.push(Settled { freshness, sent, answered });
     }
 
     /// Stores `after` in the place of `before`, the row as it was read; nothing when they are equal.
@@ -345,7 +354,7 @@ impl<'t> Change<'t> {
             }
         }
         let inodes = rows.into_iter().map(|(ino, slot)| (ino, slot.row, slot.freshness)).collect();
-        let changed = Changed { names: self.names, inodes };
+        let changed = Changed { names: self.names, inodes, settled: self.settled };
         Ok(Finished { dirty: self.dirty, changed, garbage_added: self.garbage_added, work: self.work, reservation })
     }
 

@@ -121,7 +121,7 @@ pub(super) fn file(
     }
     change.replace(&before, after);
     if let Some(freshness) = change.freshness(child.ino) {
-        freshness.settle(evidence.sent, evidence.answered);
+        change.settle(freshness, evidence.sent, evidence.answered);
     }
     let verdict = if news == News::Bytes { Verdict::Replaced } else { Verdict::Unchanged };
     Ok((verdict, Some(child.ino)))

@@ -189,7 +189,7 @@ pub(super) fn freshen(change: &mut Change<'_>, inode: &Inode, sent: Tick, answer
     match change.load_freshness(inode.ino)? {
         // of its entries this says nothing
         Some(freshness) if inode.kind == Kind::Dir => freshness.observe(answered),
-        Some(freshness) => freshness.settle(sent, answered),
+        Some(freshness) => change.settle(freshness, sent, answered),
         None => {}
     }
     Ok(())

@@ -353,7 +353,8 @@ impl Walk<'_, '_> {
         after.inode.listed = true;
         self.change.replace(&before, after);
         if let Some(freshness) = self.change.freshness(dir) {
-            freshness.settle(self.sweep.started.unwrap_or(self.evidence.sent), self.evidence.answered);
+            let sent = self.sweep.started.unwrap_or(self.evidence.sent);
+            self.change.settle(freshness, sent, self.evidence.answered);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::allocate::Sequence;
-use super::cache::Cache;
+use super::cache::{self, Cache};
 use super::change::{Change, Finished, Graves};
 use super::commit::{Files, Ledger};
 use super::model::{Defaults, IndexError, Work};
@@ -235,7 +235,9 @@ impl Run {
         work(&mut change)?;
         let Finished { dirty, changed, garbage_added, work, reservation } = change.finish()?;
         if !dirty {
-            return Ok(txn.abort()?);
+            txn.abort()?;
+            cache::settle(changed.settled);
+            return Ok(());
         }
         ledger.commit(txn, record)?;
         let snapshot = Snapshot::take(ledger.database(), shared.defaults)?;

@@ -195,6 +195,28 @@ async fn full_disk(log_bytes: usize) {
     assert_eq!(bench.index.counts().files, 2);
 }
 
+/// Readers must not take a name for absent that a listing has just brought and no commit has shown yet.
+#[tokio::test]
+async fn a_listing_makes_nothing_fresh_before_its_commit() {
+    let (disk, clock) = (Disk::default(), Clock::manual());
+    let index = disk.open(1 << 16, &clock).unwrap();
+    let bench = Bench { dir: tempfile::tempdir().unwrap(), index, clock };
+    let (file, _) = (bench.put("d/a", "1").await, bench.put("d/b", "1").await);
+    let dir = bench.node("d/").unwrap();
+    let checked = file.freshness.checked();
+    let page = || Page { last: true, ..bench.page(&[("d/a", "1"), ("d/new", "1")]) };
+
+    disk.set_full(true);
+    assert!(bench.index.apply_page(Sweep::new(dir.ino, false), page()).await.is_err());
+    assert_eq!((dir.freshness.checked(), file.freshness.checked()), (Tick::NEVER, checked));
+    disk.set_full(false);
+
+    let page = page();
+    let sent = page.sent;
+    bench.index.apply_page(Sweep::new(dir.ino, false), page).await.unwrap();
+    assert_eq!(bench.node("d/").unwrap().freshness.checked(), sent);
+}
+
 #[tokio::test]
 async fn a_full_disk_fails_the_command_and_nothing_after_it_once_there_is_room() {
     full_disk(1 << 16).await;
