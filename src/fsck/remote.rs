@@ -223,6 +223,10 @@ fn holder_of(index: &Index, key: &Key) -> Result<Option<Ino>, Error> {
 
 /// How the index differs from what S3 has at `key`.
 fn difference(index: &Index, key: &Key, meta: Option<&ObjectMeta>) -> Result<Option<Difference>, Error> {
+    if index.sent(key)?.is_some() {
+        // an upload finds out what it has come to
+        return Ok(None);
+    }
     Ok(match (index.holder(key)?, meta) {
         (Holder::Inode(node), _) if is_ours(index, &node)? => None,
         (Holder::Inode(node), Some(meta)) => is_other(&node, meta).then_some(Difference::Stale(node.ino)),

@@ -221,6 +221,7 @@ impl<'t> Change<'t> {
 
     /// Takes the entry `component` away from `dir`; what it names stays.
     pub(super) fn unlink(&mut self, dir: Ino, component: &Component, child: Child) -> Result<(), IndexError> {
+        self.leave_in_doubt(dir, component)?;
         self.tables.children.remove(tables::child_key(dir, component.as_bytes()).as_slice())?;
         self.tables.listing.remove(&tables::listing_key(dir, child.cookie))?;
         if component.kind() == ComponentKind::Dir {

@@ -13,7 +13,7 @@ use super::row::Row;
 use super::snapshot::Snapshot;
 use super::tables::{self, Child};
 use super::{Index, MAX_DEPTH};
-use crate::types::{Component, Ino, ObjectId};
+use crate::types::{Component, Ino, Key, ObjectId};
 
 /// What a look at the whole index came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,7 @@ impl Index {
         check.pending()?;
         check.away()?;
         check.moved()?;
+        check.sent()?;
         check.staging()?;
         check.objects()?;
         Ok(check.told)
@@ -279,6 +280,20 @@ impl Check<'_> {
             let (prefix, dir) = entry?;
             self.told.journal += 1;
             self.waits_for(Ino(dir.value()), prefix.value());
+        }
+        Ok(())
+    }
+
+    /// Somebody finds out what came of it: whoever removes the key, or the inode that has it.
+    fn sent(&mut self) -> Result<(), IndexError> {
+        for entry in self.snapshot.sent.iter()? {
+            let key = entry?.0.value().to_owned();
+            self.told.journal += 1;
+            let is_left = self.snapshot.away(&key)?.is_some() || self.snapshot.longest_moved(&key)?.is_some();
+            let heir =
+                Key::new(&key).filter(|_| !is_left).map(|key| self.snapshot.by_path(&key)).transpose()?.flatten();
+            let is_sought = heir.map(|ino| self.snapshot.pending(ino)).transpose()?.flatten().is_some();
+            self.say(is_left || is_sought, || format!("nobody will find out what became of {key:?}"));
         }
         Ok(())
     }

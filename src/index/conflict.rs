@@ -101,6 +101,7 @@ fn observe(change: &mut Change<'_>, key: Key, answer: Answer) -> Result<(), Inde
 
 /// See [`Index::not_ours`].
 fn not_ours(change: &mut Change<'_>, key: Key, answer: Answer) -> Result<(), IndexError> {
+    change.forget_sent(&key)?;
     change.replaced_elsewhere(&key)?;
     observe(change, key, answer)
 }
@@ -176,6 +177,8 @@ fn conflict(
         // its version was replaced by theirs
         forget_version(change, &before)?;
     }
+    // it is theirs, and nothing of ours has to leave it
+    change.forget_sent(&key)?;
     change.replaced_elsewhere(&key)?;
     let (dir, component) = free_place(change, &before.inode, name)?;
     change.move_entry((before.inode.parent, &before.inode.component), (dir, component))?;

@@ -37,6 +37,7 @@ mod place;
 mod reconcile;
 mod repair;
 mod row;
+mod sent;
 mod settle;
 mod shelter;
 mod snapshot;
@@ -66,7 +67,7 @@ pub use settle::{Outcome, Settled};
 pub use sweep::Sweep;
 pub use task::Task;
 
-use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId, name};
+use crate::types::{Clock, ETag, Ino, Key, Name, ObjectId};
 use sweep::{PageWork, Progress};
 use writer::{Shared, Writer};
 
@@ -133,13 +134,8 @@ impl Index {
 
     /// The inode of a key, or of a prefix ending in `/`, walking down from the root.
     pub fn resolve(&self, key: &Key) -> Result<Option<Arc<Node>>, IndexError> {
-        let snapshot = self.shared.cache.snapshot()?;
-        let mut ino = Ino::ROOT;
-        for component in name::split(key) {
-            let Some(child) = snapshot.child(ino, &component)? else { return Ok(None) };
-            ino = child.ino;
-        }
-        self.node(ino)
+        let ino = self.shared.cache.snapshot()?.by_path(key)?;
+        ino.map_or(Ok(None), |ino| self.node(ino))
     }
 
     /// A fresh number from the durable sequence (blocks are reserved ahead, so this rarely waits).

@@ -84,6 +84,8 @@ impl Index {
 fn settle(change: &mut Change<'_>, settled: Settled) -> Result<Outcome, IndexError> {
     let Settled { ino, change: number, key, etag, size, sent, answered, content, local } = settled;
     let obsolete = Away { etag: etag.clone(), size, ino: None };
+    // whatever was sent there before: this is what it has come to
+    change.forget_sent(&key)?;
     let Some(before) = change.row(ino)? else {
         change.put_away(&key, &obsolete)?;
         give_up(change, None, local)?;
@@ -209,6 +211,7 @@ fn settle_without(change: &mut Change<'_>, ino: Ino, number: u64) -> Result<Outc
 
 /// See [`Index::removed`].
 fn removed(change: &mut Change<'_>, key: &Key, answered: Tick) -> Result<(), IndexError> {
+    change.forget_sent(key)?;
     if change.away(key)?.is_some_and(|away| away.ino.is_none()) {
         change.remove_away(key)?;
     }

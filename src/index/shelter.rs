@@ -52,6 +52,9 @@ impl Change<'_> {
     /// Removes what the journal has of an inode that goes because S3 has lost it.
     pub(super) fn drop_rows(&mut self, inode: &Inode) -> Result<(), IndexError> {
         self.settle_pending(inode.ino)?;
+        if let Some(key) = self.remote_key(inode)? {
+            self.forget_sent(&key)?;
+        }
         let Some(origin) = &inode.origin else { return Ok(()) };
         if self.moved(origin)? == Some(inode.ino) {
             self.remove_moved(origin)?;
@@ -62,7 +65,10 @@ impl Change<'_> {
     /// What is away at `key` with the bytes of `ino` is gone.
     pub(super) fn drop_away_of(&mut self, ino: Ino, key: &str) -> Result<(), IndexError> {
         match self.away(key)? {
-            Some(away) if away.ino == Some(ino) => self.remove_away(key),
+            Some(away) if away.ino == Some(ino) => {
+                self.forget_sent(key)?;
+                self.remove_away(key)
+            }
             _ => Ok(()),
         }
     }

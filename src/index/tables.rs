@@ -15,6 +15,7 @@
 //! | `staging` | staging file's id | inode, bytes of the version below that count, ranges written |
 //! | `uploads` | inode | the multipart upload under way, as `writeback` keeps it |
 //! | `conflicts` | number | what became of two writers' changes, as JSON |
+//! | `sent` | key | what was sent there and is not settled, as `writeback` keeps it |
 //! | `lock_hosts` | a client that holds locks: its address, ours, its name | |
 //! | `meta` | name | number: format, sequence, counts, redo log, state of the status monitor |
 //!
@@ -73,6 +74,7 @@ tables! {
     12 uploads UPLOADS: u64 => &'static [u8];
     13 conflicts CONFLICTS: u64 => &'static [u8];
     14 expanding EXPANDING: u64 => &'static [u8];
+    15 sent SENT: &'static str => &'static [u8];
     16 lock_hosts LOCK_HOSTS: &'static [u8] => ();
 }
 

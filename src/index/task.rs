@@ -34,6 +34,8 @@ pub struct Task {
     pub has_entries: bool,
     /// For a directory: whether its attributes are the defaults, which need no marker.
     pub has_default_attributes: bool,
+    /// Whether something was sent to `key` of which nobody knows whether it was done.
+    pub is_in_doubt: bool,
 }
 
 impl Index {
@@ -132,6 +134,10 @@ impl Index {
         let key = place::path_key(view, ino)?;
         let remote_key = place::remote_key(view, inode)?;
         let in_the_way = key.as_ref().map(|key| place::obstacle(view, inode, key)).transpose()?.flatten();
+        let is_in_doubt = match &key {
+            Some(key) => snapshot.sent.get(key.as_str())?.is_some(),
+            None => false,
+        };
         let is_dir = inode.kind == Kind::Dir;
         let remote_prefix = if is_dir { place::remote_prefix(view, ino)? } else { None };
         let has_entries = is_dir && snapshot.has_entries(ino)?;
@@ -147,6 +153,7 @@ impl Index {
             in_the_way,
             has_entries,
             has_default_attributes,
+            is_in_doubt,
         }))
     }
 

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::blob::Blob;
+use super::bucket::md5_etag;
 use super::disk::Disk;
 use super::request::Kind;
 use crate::types::{Clock, ETag, Time};
@@ -165,6 +166,7 @@ struct Inner {
     last_modified: Time,
     /// What LIST answers from while it is stale.
     frozen: Option<BTreeMap<String, Keys>>,
+    has_opaque_tags: bool,
     /// Requests whose conditions are not minded.
     careless: BTreeSet<Kind>,
 }
@@ -239,6 +241,11 @@ impl Data {
         self.inner.write().careless = kinds.iter().copied().collect();
     }
 
+    /// Whether tags tell nothing of the bytes from now on.
+    pub(super) fn set_opaque_tags(&self, opaque: bool) {
+        self.inner.write().has_opaque_tags = opaque;
+    }
+
     /// Whether conditions on requests of `kind` are minded.
     pub(super) fn minds(&self, kind: Kind) -> bool {
         !self.inner.read().careless.contains(&kind)
@@ -282,7 +289,11 @@ impl Data {
             return Err(refusal);
         }
         let modified = inner.tick(&self.clock);
-        let version = Arc::new(Version { etag: draft.etag, modified, described: draft.described, blob });
+        let etag = match inner.has_opaque_tags {
+            true => md5_etag(&[format!("{} {}", draft.etag, modified.0).into()]),
+            false => draft.etag,
+        };
+        let version = Arc::new(Version { etag, modified, described: draft.described, blob });
         if let Some(disk) = &self.disk {
             disk.write_row(bucket, key, &version)?;
         }

@@ -172,6 +172,11 @@ impl Faults {
         self.0.data.ignore_conditions(kinds);
     }
 
+    /// From now on tags of objects are no digests of their bytes, as where S3 encrypts with a key of KMS. `clear` leaves it.
+    pub fn set_opaque_tags(&self, opaque: bool) {
+        self.0.data.set_opaque_tags(opaque);
+    }
+
     /// Holds every request that matches before anything is done.
     pub fn hold(&self, on: impl Into<On>) -> Gate {
         self.gate(on.into(), Place::Request)

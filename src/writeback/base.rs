@@ -84,6 +84,11 @@ impl Writeback {
     ) -> Result<(), Trouble> {
         let Rooms { index, content, .. } = &self.rooms;
         let Some(from) = plan::version(task) else { return Ok(()) };
+        if let Some(theirs) = &theirs
+            && self.take_up(task, &from.key, theirs, at).await?
+        {
+            return Ok(());
+        }
         if let Some(object) = task.node.local.map(|local| content.try_get(local.object)).transpose()?.flatten() {
             content.save(&object).await?;
         }

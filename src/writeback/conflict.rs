@@ -4,7 +4,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::plan::Over;
-use super::sent::{REMEMBERED, Sent};
+use super::sent::Sent;
 use super::sync::count;
 use super::task;
 use super::trouble::Trouble;
@@ -33,40 +33,27 @@ pub(super) struct Refused<'a> {
     pub(super) key: &'a Key,
     pub(super) over: &'a Over,
     pub(super) sent: &'a Sent,
+    /// Whether it had the bytes, and not the attributes or the place alone.
+    pub(super) content: bool,
 }
 
 impl Writeback {
-    /// Remembers a write that nobody answered.
-    pub(super) fn remember(&self, ino: Ino, sent: &Sent) {
-        let mut state = self.state.lock();
-        let unsure = state.unsure.entry(ino).or_default();
-        if !unsure.contains(sent) {
-            if unsure.len() == REMEMBERED {
-                unsure.remove(0);
-            }
-            unsure.push(sent.clone());
-        }
-    }
-
     /// Finds out why a write was refused, and sees to it.
     pub(super) async fn judge(&self, refused: Refused<'_>) -> Result<Verdict, Trouble> {
-        let Refused { task, key, over, sent } = refused;
+        let Refused { task, key, over, sent, content } = refused;
         let (meta, at) = self.look(key).await?;
         let Some(meta) = meta else { return self.gone(task, key, over, at).await };
-        if sent.has_landed(&meta, &self.digests) {
+        if self.has_landed(key, &meta, sent).await? {
             return Ok(Verdict::Landed(meta.etag, at));
         }
         if matches!(over, Over::Own(etag) | Over::Replaced(etag) if *etag == meta.etag) {
             return Ok(Verdict::Resolved);
         }
-        let earlier = self.state.lock().unsure.get(&task.node.ino).cloned().unwrap_or_default();
-        if let Some(landed) = earlier.iter().find(|sent| sent.key == *key && sent.has_landed(&meta, &self.digests)) {
-            // an earlier state of the same file: what it became since goes over that
-            self.adopt(task, key, &meta, landed.content, at).await?;
-            return Ok(Verdict::Resolved);
+        if self.is_ours(key, &meta).await? {
+            // an earlier state of the file, or of one that had the name before: what there is now goes over that
+            return Ok(Verdict::Overwrite(meta.etag));
         }
-        let is_same = sent.content && sent.etag.as_ref() == Some(&meta.etag) && sent.size == meta.size;
-        if is_same || task.node.kind == Kind::Dir {
+        if (content && sent.is_same(&meta)) || task.node.kind == Kind::Dir {
             // the same bytes are no conflict, and a directory has none: the attributes of here go over theirs
             self.adopt(task, key, &meta, true, at).await?;
             return Ok(Verdict::Resolved);
@@ -94,7 +81,14 @@ impl Writeback {
     }
 
     /// Takes the version at `key` for the one that the local change is made of; all that is pending stays so.
-    async fn adopt(&self, task: &Task, key: &Key, meta: &ObjectMeta, content: bool, at: Stamps) -> Result<(), Trouble> {
+    pub(super) async fn adopt(
+        &self,
+        task: &Task,
+        key: &Key,
+        meta: &ObjectMeta,
+        content: bool,
+        at: Stamps,
+    ) -> Result<(), Trouble> {
         let settled = task::settled(task, key, meta.etag.clone(), meta.size, at);
         self.rooms.index.settle(Settled { change: 0, content, ..settled }).await?;
         Ok(())
@@ -170,18 +164,13 @@ impl Writeback {
         }
         Err(Trouble::TooLong)
     }
+}
 
-    /// What an error of a write is: to be judged, or a failure. One that may have landed is remembered.
-    pub(super) fn refusal(&self, ino: Ino, sent: &Sent, error: store::Error) -> Result<(), Trouble> {
-        match error {
-            store::Error::PreconditionFailed { .. } | store::Error::NotFound { .. } => Ok(()),
-            error => {
-                if let store::Error::Unavailable { .. } = error {
-                    self.remember(ino, sent);
-                }
-                Err(error.into())
-            }
-        }
+/// What an error of a write is: to be judged, or a failure.
+pub(super) fn refusal(error: store::Error) -> Result<(), Trouble> {
+    match error {
+        store::Error::PreconditionFailed { .. } | store::Error::NotFound { .. } => Ok(()),
+        error => Err(error.into()),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::index::{Inode, Kind, Pending, tell_attributes};
-use crate::store::{Headers, ObjectMeta};
+use crate::store::Headers;
 use crate::types::Key;
 
 /// What file managers of S3 give markers of directories.
@@ -41,11 +41,11 @@ fn content_type(kind: Kind, key: &Key) -> Option<String> {
     }
 }
 
-/// Whether what S3 says of an object is what `user` would have made of it. Metadata values may come back trimmed.
-pub(super) fn are_of(user: &BTreeMap<String, String>, meta: &ObjectMeta) -> bool {
-    let Some(told) = &meta.user else { return false };
-    let same = |name: &str| user.get(name).map(|v| v.trim()) == told.get(name).map(|v| v.trim());
-    ["file-permissions", "file-owner", "file-group", "file-mtime", "file-atime"].into_iter().all(same)
+/// What user metadata says of the file itself. Values may come back trimmed.
+pub(super) fn of_file(user: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let names = ["file-permissions", "file-owner", "file-group", "file-mtime", "file-atime"];
+    let told = names.into_iter().filter_map(|name| user.get(name).map(|value| (name, value)));
+    told.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
 #[cfg(test)]
@@ -108,18 +108,12 @@ mod tests {
 
     #[test]
     fn our_own_object_is_known_by_its_attributes() {
-        let sent = compose(None, &some_inode(), &PENDING, &key("f"));
-        let meta = |user| ObjectMeta {
-            etag: crate::types::ETag::new("e"),
-            size: 3,
-            last_modified: Time(0),
-            user,
-            content_type: None,
-        };
-        assert!(are_of(&sent.user, &meta(Some(sent.user.clone()))));
-        let mut other = sent.user.clone();
-        other.insert("file-mtime".into(), "1ns".into());
-        assert!(!are_of(&sent.user, &meta(Some(other))));
-        assert!(!are_of(&sent.user, &meta(None)));
+        let sent = compose(None, &some_inode(), &PENDING, &key("f")).user;
+        let mut told = sent.clone();
+        told.insert("colour".into(), "blue".into());
+        told.insert("file-mtime".into(), format!(" {}", sent["file-mtime"]));
+        assert_eq!(of_file(&told), of_file(&sent));
+        told.insert("file-mtime".into(), "1ns".into());
+        assert_ne!(of_file(&told), of_file(&sent));
     }
 }

@@ -2,9 +2,8 @@
 //! Owns: when to upload and in which order, the uploads under way, backoff, conflicts.
 //! Invariants
 //! - The journal (`index`) alone says what is to be done; a task is planned from one commit, carried out, and
-//!   told to the index. Doing it again after a crash loses nothing. Known gap: what was sent and not settled is
-//!   remembered in memory only, so after a crash a write that landed, of a file changed or removed since, is taken for
-//!   somebody else's (`tests/crash.rs` has the ignored test).
+//!   told to the index. Doing it again after a crash loses nothing.
+//! - What is sent is noted before, durably, so that what was never answered is known for ours (`sent`).
 //! - Nothing is written over a version that is not the one the local change was made of (`If-Match`,
 //!   `If-None-Match`). What S3 has instead is kept, and so is what is here (D4).
 //! - One task an inode at a time, and one a key.
@@ -52,7 +51,7 @@ use crate::store::{self, WriteStore};
 use crate::types::{Clock, Ino, Key, Tick};
 use backoff::Outage;
 use queue::Queue;
-use sent::{Digests, Sent};
+use sent::Digests;
 use sync::{Counters, Lately, Waiter};
 use trouble::Trouble;
 
@@ -166,8 +165,6 @@ struct State {
     silence: Option<Failure>,
     /// Keys that are being written, and by whose task.
     keys: HashMap<Key, Work>,
-    /// Writes of which nobody knows whether they were done.
-    unsure: HashMap<Ino, Vec<Sent>>,
     /// Long files that changed during their last upload.
     restless: HashSet<Ino>,
     waiters: Vec<Waiter>,
@@ -188,7 +185,6 @@ impl Writeback {
             outage: Outage::default(),
             silence: None,
             keys: HashMap::new(),
-            unsure: HashMap::new(),
             restless: HashSet::new(),
             waiters: Vec::new(),
             waiter_numbers: 0,

@@ -1,7 +1,7 @@
 //! Copies inside S3: of what was renamed, and, onto itself, of what has other attributes. And the entries of renamed
 //! directories, which become rows of their own.
 
-use super::conflict::{Refused, Verdict};
+use super::conflict::{Refused, Verdict, refusal};
 use super::headers;
 use super::plan::{Over, Version};
 use super::put::Body;
@@ -51,7 +51,6 @@ impl Writeback {
         mut over: Over,
         content: bool,
     ) -> Result<Option<(crate::types::ETag, Stamps)>, Trouble> {
-        let ino = task.node.ino;
         let Asked { answer, at } = self.ask(self.rooms.store.describe(&from.key)).await;
         let (meta, before) = match answer {
             Ok(described) => described,
@@ -60,13 +59,16 @@ impl Writeback {
         };
         let headers = headers::compose(Some(before), &task.node, &task.pending, key);
         let etag = (!from.etag.as_str().contains('-')).then(|| from.etag.clone());
-        let sent = Sent { key: key.clone(), size: from.size, etag, user: headers.user.clone(), content };
-        if from.key == *key && meta.etag != from.etag && sent.has_landed(&meta, &self.digests) {
+        let sent = Sent::new(from.size, etag.as_ref(), &headers.user);
+        if from.key == *key && meta.etag != from.etag && self.has_landed(key, &meta, &sent).await? {
             // of a copy whose answer was lost
             return Ok(Some((meta.etag, at)));
         }
         if meta.etag != from.etag {
             return self.source_changed(task, from, Some(meta), at).await;
+        }
+        if !self.note_sent(task.node.ino, key, &sent).await? {
+            return Ok(None);
         }
         let source = CopySource { key: &from.key, etag: &from.etag, size: from.size };
         loop {
@@ -89,8 +91,8 @@ impl Writeback {
                 let (meta, at) = self.look(&from.key).await?;
                 return self.source_changed(task, from, meta, at).await;
             };
-            self.refusal(ino, &sent, error)?;
-            match self.judge(Refused { task, key, over: &over, sent: &sent }).await? {
+            refusal(error)?;
+            match self.judge(Refused { task, key, over: &over, sent: &sent, content }).await? {
                 Verdict::Landed(etag, at) => return Ok(Some((etag, at))),
                 Verdict::Resolved => return Ok(None),
                 Verdict::Overwrite(etag) if over == Over::Own(etag.clone()) => return Ok(None),
@@ -111,6 +113,11 @@ impl Writeback {
     ) -> Result<Option<T>, Trouble> {
         let index = &self.rooms.index;
         if meta.as_ref().is_some_and(|meta| meta.etag == from.etag) {
+            return Ok(None);
+        }
+        if let Some(meta) = &meta
+            && self.take_up(task, &from.key, meta, at).await?
+        {
             return Ok(None);
         }
         if meta.is_some() && task.node.staged.is_some() {
@@ -184,6 +191,16 @@ impl Writeback {
             return Err(Trouble::Restless);
         };
         let aside = Key::new(&format!("{key}.moving-{}", task.node.ino.0)).ok_or(Trouble::TooLong)?;
+        let _held = match self.hold(&aside, &Work::Inode(task.node.ino)) {
+            Ok(held) => held,
+            Err(holder) => return Ok(Some(holder)),
+        };
+        let (meta, at) = self.look(&from.key).await?;
+        let user = match &meta {
+            Some(meta) if meta.etag == from.etag => meta.user.clone().unwrap_or_default(),
+            _ => return self.source_changed(task, &from, meta, at).await,
+        };
+        self.note_sent_aside(&aside, &Sent::new(from.size, Some(&from.etag), &user)).await?;
         let source = CopySource { key: &from.key, etag: &from.etag, size: from.size };
         let Asked { answer, at } = self.ask(self.writes().await?.copy(source, &aside, None, store::PutIf::Any)).await;
         match answer {

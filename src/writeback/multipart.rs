@@ -18,11 +18,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
 
-use super::conflict::{Refused, Verdict};
+use super::conflict::{Refused, Verdict, refusal};
 use super::headers;
 use super::plan::{self, Over, Version};
 use super::put::{Body, blocking};
-use super::sent::{Sent, digest_of_parts};
+use super::sent::{Sent, digest, digest_of_parts};
 use super::sync::count;
 use super::task::{Step, condition};
 use super::trouble::Trouble;
@@ -186,8 +186,12 @@ impl Writeback {
                 let _room = self.room(length).await?;
                 let below = self.below(work.task, work.body, range.clone()).await?;
                 let Some(bytes) = read(work.body, range, below).await? else { return Ok(None) };
+                let digest = self.digests.are_unknown().then(|| digest(&bytes));
                 let part = self.ask(self.writes().await?.put_part(&work.upload, number, bytes)).await.answer?;
                 self.counters.bytes.fetch_add(length, std::sync::atomic::Ordering::Relaxed);
+                if let Some(digest) = digest {
+                    self.digests.learn(&digest, &part.etag);
+                }
                 part
             }
         };
@@ -206,7 +210,10 @@ impl Writeback {
     ) -> Result<Step, Trouble> {
         let (task, key, ino) = (work.task, work.key, work.task.node.ino);
         let (user, etag) = (headers.user.clone(), digest_of_parts(&parts));
-        let sent = Sent { key: key.clone(), size, etag: etag.filter(|_| !parts.is_empty()), user, content: true };
+        let sent = Sent::new(size, etag.filter(|_| !parts.is_empty()).as_ref(), &user);
+        if !parts.is_empty() && !self.note_sent(ino, key, &sent).await? {
+            return Ok(Step::On);
+        }
         loop {
             crash::point("writeback.before_complete");
             if !is_unchanged(work.body) {
@@ -231,8 +238,8 @@ impl Writeback {
                         store::Error::NoSuchUpload { key } => store::Error::PreconditionFailed { key },
                         error => error,
                     };
-                    self.refusal(ino, &sent, error)?;
-                    match self.judge(Refused { task, key, over: &over, sent: &sent }).await? {
+                    refusal(error)?;
+                    match self.judge(Refused { task, key, over: &over, sent: &sent, content: true }).await? {
                         Verdict::Landed(etag, at) => (etag, at),
                         Verdict::Overwrite(etag) if over != Over::Own(etag.clone()) && !parts.is_empty() => {
                             over = Over::Own(etag);

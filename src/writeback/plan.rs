@@ -60,7 +60,7 @@ fn plan_dir(task: &Task, key: Key) -> Action {
     }
     // an empty directory without a marker, or one with a mode of its own, would not be there for others (N3); nor
     // would what was set of one that may have a marker with something else
-    let is_in_doubt = !task.node.attributes_known && task.pending.set != SetHere::NONE;
+    let is_in_doubt = task.is_in_doubt || !task.node.attributes_known && task.pending.set != SetHere::NONE;
     let needs_marker = !(task.has_entries && task.has_default_attributes) || is_in_doubt;
     if key.is_empty() || (task.node.remote.is_none() && !needs_marker) {
         return Action::Nothing;
@@ -161,6 +161,7 @@ mod tests {
             in_the_way: None,
             has_entries: true,
             has_default_attributes: true,
+            is_in_doubt: false,
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::SemaphorePermit;
 
-use super::conflict::{Refused, Verdict};
+use super::conflict::{Refused, Verdict, refusal};
 use super::headers;
 use super::plan::{self, Action, Over, Version};
 use super::sent::{Sent, digest};
@@ -104,14 +104,17 @@ impl Writeback {
         &self,
         task: &Task,
         body: &Body,
-        (bytes, etag): (Bytes, ETag),
+        (bytes, digest): (Bytes, ETag),
         key: &Key,
         mut over: Over,
     ) -> Result<Step, Trouble> {
         let before = self.before(task, key, &over).await?;
         let headers = headers::compose(before, &task.node, &task.pending, key);
         let size = bytes.len() as u64;
-        let sent = Sent { key: key.clone(), size, etag: Some(etag), user: headers.user.clone(), content: true };
+        let sent = Sent::new(size, Some(&digest), &headers.user);
+        if !self.note_sent(task.node.ino, key, &sent).await? {
+            return Ok(Step::On);
+        }
         for _ in 0..TRIES {
             crash::point("writeback.before_put");
             let put = self.writes().await?.put(key, bytes.clone(), &headers, condition(&over));
@@ -119,16 +122,16 @@ impl Writeback {
             crash::point("writeback.after_put");
             let (etag, at) = match answer {
                 Ok(put) => {
-                    if let (Some(digest), false) = (&sent.etag, bytes.is_empty()) {
-                        self.digests.learn(digest, &put.etag);
+                    if !bytes.is_empty() {
+                        self.digests.learn(&digest, &put.etag);
                     }
                     count(&self.counters.uploads);
                     self.counters.bytes.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
                     (put.etag, at)
                 }
                 Err(error) => {
-                    self.refusal(task.node.ino, &sent, error)?;
-                    match self.judge(Refused { task, key, over: &over, sent: &sent }).await? {
+                    refusal(error)?;
+                    match self.judge(Refused { task, key, over: &over, sent: &sent, content: true }).await? {
                         Verdict::Landed(etag, at) => (etag, at),
                         Verdict::Resolved => return Ok(Step::On),
                         Verdict::Overwrite(etag) => {

@@ -80,10 +80,15 @@ impl Writeback {
             index.removed(key.clone(), at.sent, at.answered).await?;
             return Ok(End::Done);
         };
-        if self.settings.on_conflict == OnConflict::LocalWins {
+        let is_ours = self.is_ours(key, &meta).await?;
+        if is_ours || self.settings.on_conflict == OnConflict::LocalWins {
             let Asked { answer, at } = self.ask(self.writes().await?.delete(key, Some(&meta.etag))).await;
             answer?;
             index.removed(key.clone(), at.sent, at.answered).await?;
+            if is_ours {
+                // it landed before the file was removed here, and nobody told
+                return Ok(End::Done);
+            }
             let what = "removed here, changed in S3: S3's version was removed, as --on-conflict says";
             self.note(conflict::record(key, "", self.clock.wall(), what)).await?;
             return Ok(End::Done);

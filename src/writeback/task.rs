@@ -166,10 +166,7 @@ impl Writeback {
         let (ino, change, key) = (settled.ino, settled.change, settled.key.clone());
         let outcome = self.rooms.index.settle(settled).await?;
         crash::point("writeback.after_settle");
-        let mut state = self.state.lock();
-        state.unsure.remove(&ino);
-        state.restless.remove(&ino);
-        drop(state);
+        self.state.lock().restless.remove(&ino);
         let left = task.remote_key.clone().filter(|left| *left != key);
         self.tell_settled(&Work::Inode(ino), change, left.map(Work::Away));
         Ok(outcome)

@@ -44,6 +44,10 @@ pub(in crate::index) fn apply_to_away(
     if matches!(seen, Seen::Object(meta) if meta.etag == away.etag && meta.size == away.size) {
         return nothing;
     }
+    if change.is_in_doubt(key)? {
+        // it may be of ours: the DELETE finds out
+        return nothing;
+    }
     match change.walk_key(path)? {
         Walked::Missing(dir, n) if change.is_buried(dir, &path[n], evidence.sent) => {
             return Ok(Some((Verdict::Late, None)));

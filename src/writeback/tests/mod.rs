@@ -7,6 +7,7 @@ mod conflicts;
 mod failures;
 mod moving;
 mod parts;
+mod sent;
 mod uploads;
 
 use std::future::Future;
@@ -26,7 +27,7 @@ use crate::content::CacheLimit;
 use crate::index::{Conflict, Defaults, IndexError, IndexOptions, Inode, Kind, NewAttributes, NewInode, Node};
 use crate::s3server::{self, Bucket, Kind as Request, S3Server};
 use crate::store::{Conditions, Connected, Connecting, Timing, connect_with};
-use crate::types::{Component, Name, Time};
+use crate::types::{Component, Ino, Name, Time};
 
 /// Far above what anything here takes.
 const SOON: Duration = Duration::from_secs(20);
