@@ -114,6 +114,7 @@ fn settle(change: &mut Change<'_>, settled: Settled) -> Result<Outcome, IndexErr
         change.settle_place(ino, &key)?;
     }
     freshen(change, &before.inode, sent, answered)?;
+    prove_directories(change, before.inode.parent, &key, answered)?;
     clear_pending(change, ino, number, Done { content: content && !is_staged, attributes: true })
 }
 
@@ -193,6 +194,21 @@ pub(super) fn freshen(change: &mut Change<'_>, inode: &Inode, sent: Tick, answer
         Some(freshness) if inode.kind == Kind::Dir => freshness.observe(answered),
         Some(freshness) => change.settle(freshness, sent, answered),
         None => {}
+    }
+    Ok(())
+}
+
+/// What is at `key` proves that the directories exist that it is in: no older word may remove them.
+fn prove_directories(change: &mut Change<'_>, parent: Ino, key: &Key, answered: Tick) -> Result<(), IndexError> {
+    let mut dir = parent;
+    while dir != Ino::ROOT
+        && let Some(Row { inode, .. }) = change.row(dir)?
+        && change.remote_prefix(dir)?.is_some_and(|prefix| key.starts_with(prefix.as_str()))
+    {
+        if let Some(freshness) = change.load_freshness(dir)? {
+            freshness.observe(answered);
+        }
+        dir = inode.parent;
     }
     Ok(())
 }

@@ -70,6 +70,21 @@ async fn an_upload_that_nothing_overtook_settles_all() {
 }
 
 #[tokio::test]
+async fn an_upload_proves_the_directories_that_it_is_in() {
+    let bench = Bench::new();
+    let dir = bench.make(Ino::ROOT, "d", Kind::Dir).await;
+    let file = bench.make(dir, "f", Kind::File).await;
+    bench.index.settle_without(dir, bench.task(dir).pending.change).await.unwrap();
+    // answered before the upload, and heard of after it
+    let (sent, source) = (bench.tick(), Source::Check);
+    assert_eq!(bench.settle(bench.answer(&bench.task(file), "e1")).await, Outcome::Done);
+    let key = Key::new("d/").unwrap();
+    let gone = Observation { key, seen: Seen::Absent, sent, answered: bench.tick(), source, content: None };
+    assert_eq!(bench.index.apply(gone).await.unwrap().verdict, Verdict::Late);
+    assert!(bench.index.node(file).unwrap().is_some());
+}
+
+#[tokio::test]
 async fn the_files_that_a_settled_version_replaces_are_garbage() {
     let bench = Bench::new();
     let (node, old) = bench.put_with_content("f", "123").await;
