@@ -96,6 +96,15 @@ impl Clock {
         }
     }
 
+    /// Monotonic now, as the end of something: what began in the same millisecond must not pass for later. A manual clock
+    /// stands still on purpose.
+    pub fn end(&self) -> Tick {
+        match &self.0 {
+            Source::System(_) => Tick(self.now().0 + 1),
+            Source::Manual(_) => self.now(),
+        }
+    }
+
     /// Waits until it is `tick`: of a manual clock, until somebody moves it there.
     pub async fn reached(&self, tick: Tick) {
         loop {

@@ -210,7 +210,7 @@ impl Writeback {
     async fn ask<T>(&self, request: impl Future<Output = Result<T, store::Error>>) -> Asked<T> {
         let sent = self.clock.now();
         let answer = request.await;
-        let answered = self.clock.now();
+        let answered = self.clock.end();
         if !matches!(answer, Err(store::Error::Unavailable { .. })) {
             self.answered(answered);
         }
