@@ -5,6 +5,16 @@
 
 /// Every point there is, for tests that go through them all.
 pub const POINTS: &[&str] = &[
+    "fs.after_write",
+    "fs.after_edit",
+    "index.before_log_sync",
+    "index.after_log_sync",
+    "index.before_checkpoint",
+    "index.after_checkpoint",
+    "content.after_staging_sync",
+    "content.after_promote",
+    "content.after_evict",
+    "content.after_unlink",
     "writeback.before_put",
     "writeback.after_put",
     "writeback.after_settle",

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Content, RangeSet, blocking};
+use crate::crash;
 use crate::index::Presence;
 use crate::types::{ObjectId, Tick};
 
@@ -128,7 +129,9 @@ impl Content {
                 garbage.iter().for_each(|id| content.abandon(*id));
                 Ok(garbage)
             });
-            self.index.collected(garbage.await?).await.map_err(io::Error::other)?;
+            let garbage = garbage.await?;
+            crash::point("content.after_unlink");
+            self.index.collected(garbage).await.map_err(io::Error::other)?;
         }
     }
 

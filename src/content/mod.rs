@@ -47,6 +47,7 @@ pub use ranges::RangeSet;
 pub use staging::{Below, Frozen, Live, Piece, SoleTurn, Staged, WriteTurn};
 use staging::{Credit, MAX_STAGED, Volume};
 
+use crate::crash;
 use crate::index::{Index, ObjectRow, Presence};
 use crate::types::{Clock, Ino, ObjectId, Tick};
 
@@ -301,6 +302,7 @@ impl Content {
         let _turn = saving_turn(live.as_deref()).await;
         let is_evicted = self.index.evict(object).await.map_err(io::Error::other)?;
         if is_evicted {
+            crash::point("content.after_evict");
             self.abandon_object(object);
         }
         Ok(is_evicted)

@@ -8,6 +8,7 @@ use nfsserve::nfs::{nfsstat3, nfstime3, sattr3, set_atime, set_gid3, set_mode3, 
 use super::attr::wcc_attr_of;
 use super::ext::{Caller, Refused, Wcc};
 use super::{Fs, error, permission};
+use crate::crash;
 use crate::index::{Edit, Found, IndexError, Inode, Kind, NewInode, Node};
 use crate::revalidate::WaitError;
 use crate::rpc::Credentials;
@@ -45,6 +46,7 @@ impl Fs {
     ) -> Result<(T, Wcc), Refused> {
         let fs = self.clone();
         let edited = self.index.edit(move |edit| fs.around(edit, Ino(id), work)).await;
+        crash::point("fs.after_edit");
         edited.unwrap_or_else(|failure| Err(self.refused(error::of_index(failure), id)))
     }
 

@@ -7,6 +7,7 @@ use nfsserve::nfs::{fattr3, nfsstat3};
 use super::change::{Stop, component, is_piece, is_surely_empty, look_up, new_name};
 use super::ext::{Answer, Caller, Refused, RenameArgs, RenameRefused, Wcc};
 use super::{Fs, error, now, permission};
+use crate::crash;
 use crate::index::{Edit, Found, IndexError, Inode, Kind, Node};
 use crate::rpc::Credentials;
 use crate::types::{Ino, Name};
@@ -45,6 +46,7 @@ impl Fs {
         }
         let fs = self.clone();
         let edited = self.index.edit(move |edit| fs.rename_in(edit, &wanted)).await;
+        crash::point("fs.after_edit");
         edited.unwrap_or_else(|failure| Err(refused(error::of_index(failure))))
     }
 

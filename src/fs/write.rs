@@ -10,6 +10,7 @@ use super::ext::{Answer, Caller, Refused, Stability, Wcc, Written};
 use super::statfs::MAX_FILE_BYTES;
 use super::{ATTEMPTS, Fs, error, now, permission};
 use crate::content::Live;
+use crate::crash;
 use crate::index::{Edit, Inode, Kind, NewAttributes, Node};
 use crate::rpc::Credentials;
 use crate::types::Ino;
@@ -83,6 +84,7 @@ impl Fs {
             let at = (self.clock.now(), self.clock.wall());
             let written = self.content.write(&staged, turn, write.offset, write.data.clone(), at).await;
             let (before, after) = written.map_err(refused)?;
+            crash::point("fs.after_write");
             if write.stable != Stability::Unstable {
                 self.content.sync(&staged).await.map_err(refused)?;
             }

@@ -29,6 +29,7 @@ use super::logged::{self, Record};
 use super::model::{Defaults, IndexError};
 use super::open;
 use super::tables::{self, Tables};
+use crate::crash;
 use crate::types::Clock;
 
 /// Opens the files; again after an I/O error.
@@ -150,6 +151,7 @@ impl Ledger {
         let len = record.len();
         txn.set_durability(Durability::None)?;
         self.log.append(sequence, record)?;
+        crash::point("index.after_log_sync");
         if let Err(error) = txn.commit() {
             self.log.take_back(len);
             return Err(error.into());
@@ -159,7 +161,9 @@ impl Ledger {
 
     fn checkpoint(&mut self, mut txn: WriteTransaction) -> Result<(), IndexError> {
         txn.set_quick_repair(true);
+        crash::point("index.before_checkpoint");
         txn.commit()?;
+        crash::point("index.after_checkpoint");
         self.log.restart();
         Ok(())
     }

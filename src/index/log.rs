@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use super::logged::Record;
 use super::tables::be_u64;
+use crate::crash;
 
 /// Bytes of records until a checkpoint is due. Bounds what opening after a crash does again (some 0.1 s), and how
 /// much a checkpoint has to write at once.
@@ -115,7 +116,10 @@ impl Log {
     pub(super) fn append(&mut self, sequence: u64, record: Record) -> io::Result<()> {
         let framed = frame(&self.key, sequence, record);
         let at = FIRST + self.end as u64;
-        let written = self.storage.write(at, &framed).and_then(|()| self.storage.sync_data());
+        let written = self.storage.write(at, &framed).and_then(|()| {
+            crash::point("index.before_log_sync");
+            self.storage.sync_data()
+        });
         if written.is_err() {
             self.erase(at);
         }

@@ -16,6 +16,7 @@ use super::super::faults::Faults;
 use super::super::{Content, blocking};
 use super::Staged;
 use super::state::Snapshot;
+use crate::crash;
 use crate::index::{StagedProgress, StagedRow};
 use crate::positioned::{read_exact_at, write_all_at};
 use crate::types::{Ino, ObjectId, Time};
@@ -92,6 +93,7 @@ impl Content {
         let file = staged.clone();
         // the turn goes along: who stops waiting does not let the next one in before this has ended
         let (_turn, snapshot) = blocking(move || Ok((turn, file.flush()?))).await?;
+        crash::point("content.after_staging_sync");
         self.record(staged, snapshot).await.inspect_err(|_| self.volume.change_verifier())
     }
 

@@ -21,6 +21,7 @@ use super::super::ranges::RangeSet;
 use super::super::{Content, Object, blocking, disk};
 use super::Staged;
 use super::overlay::Overlay;
+use crate::crash;
 use crate::index::{Inode, Local, ObjectRow, Presence};
 use crate::types::ObjectId;
 
@@ -57,6 +58,7 @@ impl Content {
         let (path, below) = (self.objects.path(object), local.map(|local| self.objects.path(local.object)));
         let merged = blocking(move || merge.run(&path, below.as_deref())).await;
         merged.inspect_err(|_| self.abandon(object))?;
+        crash::point("content.after_promote");
         Ok((Local { object, complete: row.presence == Presence::Complete }, row))
     }
 }

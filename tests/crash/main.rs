@@ -3,9 +3,12 @@
 //!
 //! Several clients change a tree each. What was answered is certain; the one call that each had no answer to may
 //! have been done or not. `FASTS3_CRASH_SEED` repeats a run as far as the threads allow, `FASTS3_CRASH_ROUNDS` makes it longer.
+//! `points` has the program die at each place that it has for that.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod points;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
@@ -33,15 +36,15 @@ const MAX_BYTES: u64 = 40_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_is_there_after_every_crash() {
     let mut random = Random::seeded();
-    let mut world = World::new();
+    let world = World::new();
     // what is pending at a start is not held back by the delay
     world.s3.faults().inject_always(On::writes(), Fault::Denied);
     let mut trees = vec![Tree::default(); CLIENTS as usize];
     for round in 0..rounds() {
-        let server = world.start("1h", &[]).await;
+        let server = world.start("1h").await;
         trees = server.work(trees, &mut random).await;
         world.check_files();
-        let mut server = world.start("1h", &[]).await;
+        let mut server = world.start("1h").await;
         for (n, tree) in trees.iter_mut().enumerate() {
             *tree = server.survey(n, tree).await.unwrap_or_else(|e| panic!("round {round}, client {n}: {e}"));
         }
@@ -52,13 +55,13 @@ async fn what_was_answered_is_there_after_every_crash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_comes_to_s3_whenever_the_uploads_die() {
     let mut random = Random::seeded();
-    let mut world = World::new();
+    let world = World::new();
     let mut trees = vec![Tree::default(); CLIENTS as usize];
     for round in 0..rounds().div_ceil(3) {
-        let server = world.start("0s", &[]).await;
+        let server = world.start("0s").await;
         trees = server.work(trees, &mut random).await;
         world.check_files();
-        let mut server = world.start("1h", &[]).await;
+        let mut server = world.start("1h").await;
         for (n, tree) in trees.iter_mut().enumerate() {
             *tree = server.survey(n, tree).await.unwrap_or_else(|e| panic!("round {round}, client {n}: {e}"));
         }
@@ -72,7 +75,7 @@ async fn what_was_answered_comes_to_s3_whenever_the_uploads_die() {
 }
 
 fn rounds() -> u64 {
-    std::env::var("FASTS3_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
+    std::env::var("FASTS3_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }
 
 /// A bucket and a cache directory.
@@ -90,20 +93,35 @@ impl World {
     }
 
     /// Starts the program and waits until it is ready.
-    async fn start(&mut self, upload_delay: &str, environment: &[(&str, &str)]) -> Running {
+    async fn start(&self, upload_delay: &str) -> Running {
+        // whatever else is on the disk
+        let flags = ["--cache-size", "1GiB", "--upload-delay", upload_delay];
+        let started = self.try_start(&flags, &[]).await;
+        started.expect("the program says that it is ready before it ends")
+    }
+
+    /// The same; `None` when it died before.
+    async fn try_start(&self, flags: &[&str], environment: &[(&str, &str)]) -> Option<Running> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fasts3"));
         command.args(["serve", "s3://bucket", "--lazy", "--listen", "127.0.0.1:0", "--admin", "off"]);
-        command.args(["--no-sign-request", "--uid", "0", "--gid", "0", "--upload-delay", upload_delay]);
-        // whatever else is on the disk
-        command.args(["--cache-size", "1GiB"]);
+        command.args(["--no-sign-request", "--uid", "0", "--gid", "0"]);
+        command.args(flags);
         command.args(["--log", "error", "--endpoint-url", &self.s3.endpoint(), "--cache"]).arg(self.cache.path());
         command.envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = soon(tokio::task::spawn_blocking(move || lines.next())).await.unwrap();
-        let ready = ready.expect("the program says that it is ready before it ends").unwrap();
-        let port = ready.split(['=', ':', ' ']).nth(3).unwrap().parse().unwrap();
-        Running { child, port }
+        let (tell, ready) = tokio::sync::oneshot::channel();
+        let dead = CancellationToken::new();
+        let died = dead.clone();
+        std::thread::spawn(move || {
+            let _ = tell.send(lines.next());
+            lines.for_each(drop);
+            died.cancel();
+        });
+        let mut running = Running { child, port: 0, dead };
+        let ready = soon(ready).await.unwrap()?.unwrap();
+        running.port = ready.split(['=', ':', ' ']).nth(3).unwrap().parse().unwrap();
+        Some(running)
     }
 
     /// Runs a command of the program; what it printed, and whether it was content.
@@ -156,6 +174,8 @@ impl World {
 struct Running {
     child: Child,
     port: u16,
+    /// It has ended: the client's library waits for ever on a connection that has.
+    dead: CancellationToken,
 }
 
 impl Drop for Running {
@@ -176,7 +196,9 @@ impl Running {
 
     /// Has each client change its tree until the program is killed, in the middle of some call of theirs.
     async fn work(mut self, trees: Vec<Tree>, random: &mut Random) -> Vec<Tree> {
-        let until = Arc::new(Until { left: AtomicU64::new(1 + random.below(400)), ..Until::default() });
+        let dead = self.dead.clone();
+        let until = Until { left: AtomicU64::new(1 + random.below(400)), enough: Notify::new(), dead };
+        let until = Arc::new(until);
         let mut workers = Vec::new();
         for (n, tree) in trees.into_iter().enumerate() {
             let client = self.client().await;
@@ -184,7 +206,6 @@ impl Running {
         }
         soon(until.enough.notified()).await;
         self.kill();
-        until.dead.cancel();
         let mut trees = Vec::new();
         for worker in workers {
             trees.push(soon(worker).await.unwrap());
@@ -210,13 +231,12 @@ impl Running {
 }
 
 /// When the program is killed.
-#[derive(Default)]
 struct Until {
     /// Calls that are still to be made before.
     left: AtomicU64,
     /// They were.
     enough: Notify,
-    /// It was: the client's library waits for ever on a connection that has ended.
+    /// It was.
     dead: CancellationToken,
 }
 
@@ -567,7 +587,8 @@ async fn found(client: &mut Client, top: &str) -> State {
                 dirs.push((path.clone(), handle));
                 Entry::Dir
             } else {
-                let bytes = client.read_handle(&handle).await.unwrap();
+                let bytes = soon(read(client, &handle)).await;
+                let bytes = bytes.unwrap_or_else(|status| panic!("read {top}/{path}: {status:?}"));
                 assert_eq!(bytes.len() as u64, attributes.size, "{path}: listed with another size");
                 Entry::File { mode: attributes.mode, versions: vec![bytes] }
             };
@@ -575,6 +596,16 @@ async fn found(client: &mut Client, top: &str) -> State {
         }
     }
     state
+}
+
+/// All bytes of a file, asking again when the server says that it takes longer.
+async fn read(client: &mut Client, file: &nfs_fh3) -> Result<Vec<u8>, nfsstat3> {
+    loop {
+        match client.read_handle(file).await {
+            Err(nfsstat3::NFS3ERR_JUKEBOX) => tokio::task::yield_now().await,
+            answer => return answer,
+        }
+    }
 }
 
 /// Numbers that a seed repeats (SplitMix64).
