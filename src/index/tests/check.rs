@@ -52,6 +52,11 @@ pub(super) fn spoils() -> &'static [(&'static str, Spoil)] {
     &[
         ("which is not below the root", |change, all| edit(change, all.dir, |inode| inode.parent = all.below)),
         ("which is not below the root", |change, all| edit(change, all.below, |inode| inode.parent = all.file)),
+        ("nobody will find out what became of", |change, _| {
+            change.dirty = true;
+            change.tables.sent.insert("d/beside", b"[]".as_slice())?;
+            Ok(())
+        }),
         ("has no name", |change, all| {
             let component = change.row(all.file)?.unwrap().inode.component;
             let child = change.child(all.below, &component)?.unwrap();

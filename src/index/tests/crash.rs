@@ -190,6 +190,30 @@ async fn a_file_of_the_format_without_a_log_gets_one() {
 }
 
 #[tokio::test]
+async fn a_file_that_lacks_the_last_table_gets_it() {
+    let bench = Bench::new();
+    let node = bench.put("f", "1").await;
+    let Bench { dir, index, clock } = bench;
+    index.close().await;
+    drop(index);
+    let path = dir.path().join("index.redb");
+    let db = redb::Database::open(&path).unwrap();
+    let txn = db.begin_write().unwrap();
+    assert!(txn.delete_table(tables::SENT).unwrap());
+    txn.commit().unwrap();
+    drop(db);
+
+    let index = Index::open(&path, OPTIONS, DEFAULTS, clock.clone()).unwrap();
+    let bench = Bench { dir, index, clock }.crashed();
+    let (ino, key) = (node.ino, Key::new("f").unwrap());
+    assert!(!bench.index.note_sent(ino, key.clone(), b"1".to_vec()).await.unwrap(), "nothing of it is pending");
+    let mode = NewAttributes { mode: Some(0o600), ..NewAttributes::default() };
+    bench.edit(move |edit| edit.set(ino, mode)).await;
+    assert!(bench.index.note_sent(ino, key.clone(), b"1".to_vec()).await.unwrap());
+    assert_eq!(bench.crashed().index.sent(&key).unwrap().as_deref(), Some(b"1".as_slice()));
+}
+
+#[tokio::test]
 async fn a_log_that_is_missing_or_of_another_time_is_refused() {
     let bench = Bench::new();
     bench.put("f", "1").await;

@@ -77,7 +77,9 @@ async fn an_upload_proves_the_directories_that_it_is_in() {
     bench.index.settle_without(dir, bench.task(dir).pending.change).await.unwrap();
     // answered before the upload, and heard of after it
     let (sent, source) = (bench.tick(), Source::Check);
-    assert_eq!(bench.settle(bench.answer(&bench.task(file), "e1")).await, Outcome::Done);
+    let staged = bench.index.node(file).unwrap().unwrap().staged.unwrap();
+    let answer = Settled { local: object(file, staged), ..bench.answer(&bench.task(file), "e1") };
+    assert_eq!(bench.settle(answer).await, Outcome::Done);
     let key = Key::new("d/").unwrap();
     let gone = Observation { key, seen: Seen::Absent, sent, answered: bench.tick(), source, content: None };
     assert_eq!(bench.index.apply(gone).await.unwrap().verdict, Verdict::Late);
