@@ -99,7 +99,12 @@ impl Writeback {
         let ino = task.node.ino;
         let what = match theirs {
             None => {
+                // a listing may have told it before
+                let is_news = index.node(ino)?.is_some_and(|node| node.remote.is_some());
                 index.rebase(ino, None, at.sent, at.answered).await?;
+                if !is_news {
+                    return Ok(());
+                }
                 "changed here, removed in S3: the version of here goes up again"
             }
             Some(theirs) if task.key.as_ref() == Some(&from.key) => {
