@@ -1,8 +1,9 @@
 """Starts the guest of vmrun and its network, passes its output on, exits with its status.
 
 Two processes: user-mode-linux, and a qemu without a machine that serves only as its user network
-(libslirp). They are joined by a pair of datagram sockets. The guest's first serial line carries the
-script's output, the second its exit status.
+(libslirp). They are joined by a pair of datagram sockets. With --number there is one process: the guest has
+a tap of the network that it was started in. The guest's first serial line carries the script's output, the
+second its exit status.
 """
 
 import argparse
@@ -22,7 +23,7 @@ RIG_FAILED, TIMED_OUT = 125, 124
 
 def main():
     parser = argparse.ArgumentParser()
-    for option in ("--cache", "--init", "--mem", "--out", "--verbose"):
+    for option in ("--cache", "--init", "--mem", "--out", "--number", "--verbose"):
         parser.add_argument(option, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("script")
@@ -43,14 +44,20 @@ class Guest:
         self.deadline = time.monotonic() + options.seconds
         self.output, output = os.pipe()
         self.status, status = os.pipe()
-        ours, theirs = datagram_pair()
         write_settings(options, run + "/conf")
-        self.network = self.start_network(ours)
-        self.kernel = self.start_kernel(options, run, theirs, output, status)
+        self.network = None
+        if options.number:
+            tap = f"transport=tap,ifname=tap{options.number},mac=02:00:00:00:00:0{options.number}"
+            self.kernel = self.start_kernel(options, run, tap, [output, status])
+        else:
+            ours, theirs = datagram_pair()
+            self.network = self.start_network(ours)
+            theirs_fd = theirs.fileno()
+            self.kernel = self.start_kernel(options, run, f"transport=fd,fd={theirs_fd}", [output, status, theirs_fd])
+            ours.close()
+            theirs.close()
         for fd in (output, status):
             os.close(fd)
-        ours.close()
-        theirs.close()
 
     def start_network(self, sock):
         command = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-nographic", "-monitor", "none", "-serial", "none",
@@ -61,17 +68,18 @@ class Guest:
             command += ["-object", f"filter-dump,id=f0,netdev=d,file={os.path.realpath(capture)}"]
         return subprocess.Popen(command, pass_fds=[sock.fileno()], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
-    def start_kernel(self, options, run, sock, output, status):
+    def start_kernel(self, options, run, network, fds):
+        output, status = fds[:2]
         verbose = options.verbose == "1"
         shm = "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"
         environment = {"LD_PRELOAD": options.cache + "/xstate.so", "PATH": os.environ["PATH"], "HOME": run, "TMPDIR": shm}
         command = [options.cache + "/uml/usr/bin/linux.uml", "mem=" + with_unit(options.mem),
                    "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
-                   f"vec0:transport=fd,fd={sock.fileno()}", "con=null", "con0=null,fd:1", "ssl=null",
+                   "vec0:" + network, "con=null", "con0=null,fd:1", "ssl=null",
                    f"ssl0=null,fd:{output}", f"ssl1=null,fd:{status}", "umid=" + os.path.basename(run), "uml_dir=" + run,
                    "random.trust_cpu=on", "raid=noautodetect", f"VMCONF={run}/conf", "init=" + options.init]
         command += [] if verbose else ["quiet"]
-        return subprocess.Popen(command, env=environment, pass_fds=[sock.fileno(), output, status], stdin=subprocess.DEVNULL,
+        return subprocess.Popen(command, env=environment, pass_fds=fds, stdin=subprocess.DEVNULL,
                                 stdout=None if verbose else self.log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def wait(self):
@@ -115,9 +123,10 @@ class Guest:
                 pass
         if self.kernel.poll() is None:
             os.killpg(self.kernel.pid, signal.SIGKILL)
-        self.network.terminate()
         self.kernel.wait()
-        self.network.wait()
+        if self.network:
+            self.network.terminate()
+            self.network.wait()
 
 
 def datagram_pair():
@@ -136,7 +145,7 @@ def write_settings(options, path):
     """What `init` reads, as shell assignments."""
     modules = options.cache + "/uml/usr/lib/uml/modules"
     modules += "/" + os.listdir(modules)[0]
-    settings = {"VM_SCRIPT": os.path.realpath(options.script), "VM_OUT": options.out, "VM_MODS": modules}
+    settings = {"VM_SCRIPT": os.path.realpath(options.script), "VM_OUT": options.out, "VM_NUMBER": options.number, "VM_MODS": modules}
     with open(path, "w") as conf:
         for name, value in settings.items():
             conf.write(f"{name}={shlex.quote(value)}\n")
