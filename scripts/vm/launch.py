@@ -47,7 +47,7 @@ class Guest:
         write_settings(options, run + "/conf")
         self.network = None
         if options.number:
-            tap = f"transport=tap,ifname=tap{options.number},mac=02:00:00:00:00:0{options.number}"
+            tap = f"transport=tap,ifname=tap{options.number},gro=1,mac=02:00:00:00:00:0{options.number}"
             self.kernel = self.start_kernel(options, run, tap, [output, status])
         else:
             ours, theirs = datagram_pair()

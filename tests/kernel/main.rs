@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
+mod capture;
+mod joined;
 mod localhost;
+mod locks;
 mod mount;
+mod plain;
 mod rig;
 mod write;

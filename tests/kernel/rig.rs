@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::thread;
 use fasts3::s3server::{ACCESS_KEY, SECRET_KEY};
 use parking_lot::Mutex;
 
-const VMRUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/vm/vmrun");
+pub const VMRUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/vm/vmrun");
 pub const BUCKET: &str = "bucket";
 
 /// Whether there is a rig. Where it must be there (CI), its absence fails the test; else it is told.
@@ -77,6 +77,7 @@ pub async fn run(
 /// `fasts3 serve`, the program.
 pub struct Serving {
     child: Child,
+    ip: IpAddr,
     pub port: u16,
     endpoint: String,
     cache: PathBuf,
@@ -86,14 +87,19 @@ pub struct Serving {
 impl Serving {
     /// Returns once the server said that it is ready.
     pub fn start(endpoint: &str, cache: &Path, args: &[&str]) -> Serving {
-        let args = args.iter().map(|arg| arg.to_string()).collect();
-        Serving::start_on(endpoint, cache, args, 0)
+        Serving::start_on((Ipv4Addr::LOCALHOST, 0).into(), endpoint, cache, args)
     }
 
-    fn start_on(endpoint: &str, cache: &Path, args: Vec<String>, port: u16) -> Serving {
+    /// The same, listening on `listen`.
+    pub fn start_on(listen: SocketAddr, endpoint: &str, cache: &Path, args: &[&str]) -> Serving {
+        let args = args.iter().map(|arg| arg.to_string()).collect();
+        Serving::spawn(listen, endpoint, cache, args)
+    }
+
+    fn spawn(listen: SocketAddr, endpoint: &str, cache: &Path, args: Vec<String>) -> Serving {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fasts3"))
             .args(["serve", &format!("s3://{BUCKET}"), "--endpoint-url", endpoint, "--region", "us-east-1"])
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--admin", "off", "--cache"])
+            .args(["--listen", &listen.to_string(), "--admin", "off", "--cache"])
             .arg(cache)
             .args(&args)
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
@@ -103,9 +109,17 @@ impl Serving {
             .unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let port = ready.strip_prefix("ready nfs=127.0.0.1:").and_then(|rest| rest.split(' ').next()?.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("not a ready line: {ready:?}"));
-        Serving { child, port, endpoint: endpoint.to_owned(), cache: cache.to_owned(), args }
+        let bound =
+            ready.strip_prefix("ready nfs=").and_then(|rest| rest.split(' ').next()?.parse::<SocketAddr>().ok());
+        let bound = bound.unwrap_or_else(|| panic!("not a ready line: {ready:?}"));
+        Serving {
+            child,
+            ip: bound.ip(),
+            port: bound.port(),
+            endpoint: endpoint.to_owned(),
+            cache: cache.to_owned(),
+            args,
+        }
     }
 
     /// As a crash would.
@@ -116,7 +130,7 @@ impl Serving {
 
     pub fn kill_and_start_again(&mut self) {
         self.kill();
-        *self = Serving::start_on(&self.endpoint, &self.cache, self.args.clone(), self.port);
+        *self = Serving::spawn((self.ip, self.port).into(), &self.endpoint, &self.cache, self.args.clone());
     }
 
     /// `fasts3 sync`: returns when everything is in S3.
