@@ -165,13 +165,17 @@ impl Process {
         if word == "ok" { Ok(text) } else { Err(text) }
     }
 
-    /// Begins `line`, a lock that has to wait. Returns once the client waits for the server to grant it.
+    /// Begins `line`, a lock that has to wait. Returns once it does: for the server to grant it, or for another process of
+    /// the same machine, of which the server hears nothing.
     pub fn waits(&mut self, machine: &Machine, line: &str) {
         self.begins(line);
-        let place = format!("/proc/{}/wchan", self.pid);
-        machine.process().does(&format!("until 'nlmclnt' in read('{place}')")).unwrap_or_else(|_| {
-            panic!("{line}: does not wait in lockd but in {:?}", machine.sh(&format!("cat {place}")));
-        });
+        let place = format!("/proc/{}/stack", self.pid);
+        machine
+            .process()
+            .does(&format!("until re.search('nlmclnt_block|locks_lock_inode_wait', read('{place}'))"))
+            .unwrap_or_else(|_| {
+                panic!("{line}: does not wait but is in {:?}", machine.sh(&format!("cat {place}")));
+            });
     }
 }
 
