@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::joined::{AGENT_PORT, HOST};
 use crate::rig;
+
+const DISCARD_PORT: u16 = 9;
 
 /// Each dissector's field that says the procedure of a call or a reply.
 const PROCEDURES: [(&str, &str); 6] = [
@@ -55,8 +61,9 @@ impl Capture {
         Capture { dumpcap, said, file }
     }
 
-    /// Ends it.
+    /// Ends it, when all that was sent so far is written.
     pub fn stop(mut self) -> Session {
+        self.wait_for_a_last_packet();
         kill_process(Pid::from_child(&self.dumpcap), Signal::INT).unwrap();
         let mut said = String::new();
         self.said.read_to_string(&mut said).unwrap();
@@ -64,6 +71,19 @@ impl Capture {
         // packets lost by the capture would look like a server's mistakes
         assert!(said.contains("(pcap:0/dumpcap:0/"), "the capture is not whole: {said}");
         Session { file: self.file.clone() }
+    }
+
+    /// A capture that ends drops what it has not looked at yet.
+    fn wait_for_a_last_packet(&self) {
+        const LAST: &[u8] = b"the last packet of this capture";
+        let socket = UdpSocket::bind((HOST, 0)).unwrap();
+        socket.set_broadcast(true).unwrap();
+        socket.send_to(LAST, ("10.11.0.255", DISCARD_PORT)).unwrap();
+        let started = Instant::now();
+        while !std::fs::read(&self.file).unwrap().windows(LAST.len()).any(|bytes| bytes == LAST) {
+            assert!(started.elapsed() < Duration::from_secs(60), "the capture does not go on");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
@@ -82,8 +102,9 @@ pub struct Session {
 impl Session {
     /// Panics with the packets that a dissector could not read to their end.
     pub fn is_well_formed(&self) {
+        let bad = "_ws.malformed || _ws.unreassembled || _ws.short || _ws.expert.group == \"Malformed\"";
         let bad = self.packets(
-            "_ws.malformed || _ws.unreassembled || _ws.short || _ws.expert.group == \"Malformed\" || rpc.state_accept == 4",
+            &format!("({bad} || rpc.state_accept == 4) && !(tcp.port == {AGENT_PORT})"),
             &["_ws.col.Source", "_ws.col.Protocol", "_ws.col.Info", "_ws.expert.message"],
         );
         assert!(bad.is_empty(), "{} packets are malformed:\n{}", bad.len(), bad[..bad.len().min(20)].join("\n"));
@@ -110,7 +131,9 @@ impl Session {
 
     fn packets(&self, filter: &str, fields: &[&str]) -> Vec<String> {
         let mut tshark = Command::new("tshark");
-        tshark.args(["-n", "-2", "-r"]).arg(&self.file).args(["-Y", filter, "-T", "fields"]);
+        // the client's ports are any, and some are those of other protocols
+        tshark.args(["-n", "-2", "-o", "tcp.try_heuristic_first:TRUE", "-o", "udp.try_heuristic_first:TRUE"]);
+        tshark.args(["-d", "tcp.port==2049,rpc", "-r"]).arg(&self.file).args(["-Y", filter, "-T", "fields"]);
         tshark.args(fields.iter().flat_map(|field| ["-e", field]));
         let ran = tshark.output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));

@@ -17,6 +17,8 @@ use crate::rig::{self, Serving, VMRUN};
 const JOINED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/vm/joined");
 /// The machine that the server and the test are on.
 pub const HOST: &str = "10.11.0.1";
+/// Where `scripts/vm/agent` listens.
+pub const AGENT_PORT: u16 = 7;
 /// The longest that anything in a guest may take on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A waiting lock must be granted sooner than this: the kernel's client asks again by itself after 30 s, and that is
@@ -87,7 +89,7 @@ impl Machine {
 
     /// A new process in there.
     pub fn process(&self) -> Process {
-        let stream = TcpStream::connect((self.address(), 7)).unwrap();
+        let stream = TcpStream::connect((self.address(), AGENT_PORT)).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut process = Process { stream: BufReader::new(stream), pid: String::new() };
         process.pid = process.answer().unwrap();
