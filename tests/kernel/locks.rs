@@ -29,7 +29,8 @@ async fn locks_hold_within_a_machine_and_between_two() {
     let s3 = S3Server::start(Options { buckets: vec![BUCKET.into()], ..Options::default() }).unwrap();
     let (disks, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let wire = Capture::start("locks", disks.path());
-    let mut server = joined::serve(&s3.endpoint(), cache.path(), &["--allow", "10.11.0.0/24"]);
+    let args = ["--allow", "10.11.0.0/24", "--grace", "10s"];
+    let mut server = joined::serve(&s3.endpoint(), cache.path(), &args);
     let [here, mut there] = Machine::boot([2, 3], disks.path());
     here.mount().unwrap();
     there.mount().unwrap();
