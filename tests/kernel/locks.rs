@@ -187,12 +187,14 @@ fn proves(session: &Session) {
     for each in SESSION {
         assert!(calls.contains_key(each), "no {each} among {calls:?}");
     }
-    // GRANTED (5) or GRANTED_MSG (10), from the server to each
-    for guest in ["10.11.0.2", "10.11.0.3"] {
+    // GRANTED (5) or GRANTED_MSG (10): for each time that one machine waited for the other, or for the server
+    for (guest, waited) in [("10.11.0.2", 1), ("10.11.0.3", 3)] {
         let call_back = "rpc.msgtyp == 0 && (nlm.procedure_v4 == 5 || nlm.procedure_v4 == 10)";
         let granted = session.count(&format!("ip.src == {HOST} && ip.dst == {guest} && {call_back}"));
-        assert!(granted >= 2, "{granted} call-backs to {guest}");
+        assert!(granted >= waited, "{granted} call-backs to {guest}");
     }
+    let graces = session.count("nlm.stat == 4"); // LCK_DENIED_GRACE_PERIOD
+    assert!(graces >= 1, "nobody was told to wait for the end of the grace period");
     let reclaimed = session.count(&format!("ip.dst == {HOST} && nlm.reclaim == 1"));
     assert!(reclaimed >= 1, "nobody reclaims");
     let notified = session.count(&format!("ip.src == {HOST} && rpc.msgtyp == 0 && stat.procedure_v1 == 6"));
