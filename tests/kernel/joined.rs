@@ -74,13 +74,13 @@ impl Machine {
     }
 
     fn wait_until_ready(&mut self) {
-        let mut line = String::new();
-        while line != "ready\n" {
-            print!("vm{}: {line}", self.number);
-            line.clear();
-            let read = BufReader::new(self.vm.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-            assert!(read > 0, "guest {} does not boot", self.number);
+        for line in BufReader::new(self.vm.stdout.as_mut().unwrap()).lines().map(Result::unwrap) {
+            if line == "ready" {
+                return;
+            }
+            println!("vm{}: {line}", self.number);
         }
+        panic!("guest {} does not boot", self.number);
     }
 
     pub fn address(&self) -> String {
