@@ -20,6 +20,7 @@ pub mod fs;
 pub mod fsck;
 pub mod index;
 pub mod locks;
+pub mod mount;
 pub mod nfs;
 pub mod positioned;
 pub mod revalidate;

@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::allow;
 use super::serve::{ServeArgs, StaleLimitArg};
-use super::values::AdminAddress;
+use super::values::{AdminAddress, BucketUrl};
 use crate::access::Network;
 use crate::config::{self, Config, Encryption, NewObjects, S3Config, StaleLimit};
 use crate::content::CacheLimit;
 use crate::index::Defaults;
+use crate::mount::place;
 use crate::store::conditions::Conditions;
 use crate::writeback::{self, Exclude};
 
@@ -67,6 +68,12 @@ pub enum ConfigError {
     /// `--exclude` is no glob.
     #[error("--exclude {0}")]
     Exclude(String),
+    /// No `--cache`, and no place for one.
+    #[error("give --cache DIR: nothing says where this user's caches are (HOME is not set)")]
+    NoCache,
+    /// `-o` holds what fasts3 says itself.
+    #[error("-o {0}: fasts3 says that itself; the port is that of --listen")]
+    MountOption(String),
     /// `--log` is no filter.
     #[error("--log: {0}; write a level, as in debug, or one for each module, as in warn,fasts3::revalidate=debug")]
     Log(String),
@@ -76,7 +83,7 @@ impl TryFrom<ServeArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: ServeArgs) -> Result<Config, ConfigError> {
-        check_cache(&args.cache)?;
+        let cache = cache(&args)?;
         let admin = admin(&args)?;
         let (uid, gid) = owner();
         Ok(Config {
@@ -113,7 +120,7 @@ impl TryFrom<ServeArgs> for Config {
             read_only: args.read_only,
             access: allow::rules(&args)?,
             lazy: args.lazy,
-            cache: args.cache.clone(),
+            cache,
             s3: s3(args)?,
         })
     }
@@ -140,6 +147,17 @@ fn within<T: PartialOrd>(
 fn grace(args: &ServeArgs) -> Result<Option<Duration>, ConfigError> {
     let grace = within("--grace", args.grace, Duration::ZERO..=MAX_DEADLINE, "10m or less")?;
     Ok((!args.no_locks).then_some(grace))
+}
+
+/// `--cache`, or a place of this user's with the bucket's name.
+fn cache(args: &ServeArgs) -> Result<PathBuf, ConfigError> {
+    if let Some(cache) = &args.cache {
+        check_cache(cache)?;
+        return Ok(cache.clone());
+    }
+    let BucketUrl { bucket, prefix } = &args.bucket;
+    let name = place::cache_name(bucket, prefix, args.endpoint_url.as_deref());
+    Ok(place::cache_root().ok_or(ConfigError::NoCache)?.join(name))
 }
 
 fn check_cache(cache: &Path) -> Result<(), ConfigError> {

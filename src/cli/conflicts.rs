@@ -21,7 +21,7 @@ pub struct ConflictsArgs {
 
 /// Prints the list, or takes one off it.
 pub(super) async fn run(args: ConflictsArgs) -> anyhow::Result<()> {
-    let client = args.server.client();
+    let client = args.server.client()?;
     if let Some(number) = args.forget {
         let done = client.post(&format!("/conflicts/forget?number={number}")).await?;
         return if args.server.json { output::print_json(&done) } else { Ok(()) };

@@ -52,7 +52,7 @@ pub(super) async fn run(args: FsckArgs) -> anyhow::Result<()> {
 
 /// By the server that has the cache directory, or here where none has.
 async fn check(server: &ServerArgs, options: Options) -> anyhow::Result<Report> {
-    let cache = &server.cache;
+    let cache = &server.cache()?;
     if !cache.join("identity").is_file() {
         bail!("{} is no cache directory of fasts3: give the --cache of `serve`", cache.display());
     }
@@ -64,7 +64,7 @@ async fn check(server: &ServerArgs, options: Options) -> anyhow::Result<Report> 
         Ok(dir) => check_here(&dir, options).await,
         Err(DirError::InUse { .. }) => {
             let Options { remote, repair } = options;
-            let told = server.client().post(&format!("/fsck?remote={remote}&repair={repair}")).await?;
+            let told = server.client()?.post(&format!("/fsck?remote={remote}&repair={repair}")).await?;
             serde_json::from_value(told).context("the server is of another version")
         }
         Err(error) => Err(error.into()),
@@ -82,7 +82,8 @@ async fn check_here(dir: &CacheDir, options: Options) -> anyhow::Result<Report> 
     Ok(report)
 }
 
-fn open_index(path: &Path, clock: Clock) -> anyhow::Result<Index> {
+/// Opens the index of a server that does not run.
+pub(super) fn open_index(path: &Path, clock: Clock) -> anyhow::Result<Index> {
     // every row is read about once
     let options = IndexOptions { cached_inodes: 1_024, cached_names: 1_024, page_cache_bytes: 64 << 20 };
     // how objects without attributes are shown is nothing that is checked

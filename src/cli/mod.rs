@@ -4,11 +4,14 @@
 //! stdout carries what was asked for and nothing else; logs go to stderr.
 
 pub mod allow;
+mod background;
 mod completions;
 mod config;
 pub mod conflicts;
 pub mod demo;
 pub mod fsck;
+mod helper;
+pub mod mount;
 mod output;
 mod progress;
 pub mod refresh;
@@ -16,16 +19,19 @@ pub mod serve;
 mod signals;
 pub mod status;
 pub mod sync;
+mod systemd;
+pub mod umount;
 pub mod values;
 pub mod warm;
 pub mod why;
 
+use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +39,7 @@ pub use config::ConfigError;
 pub use serve::ServeArgs;
 
 use crate::admin::client::Client;
+use crate::mount::record;
 
 /// What is logged unless `--log` says otherwise: what needs somebody, and our own milestones.
 const LOG: &str = "warn,fasts3=info";
@@ -63,6 +70,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve a bucket over NFSv3
     Serve(Box<ServeArgs>),
+    /// Serve a bucket and mount it here
+    Mount(Box<mount::MountArgs>),
+    /// Unmount what `mount` mounted
+    Umount(umount::UmountArgs),
     /// Watch it work without an account: an S3 in this process, a sample bucket, a client
     Demo(demo::DemoArgs),
     /// Show what a running server has and does
@@ -86,9 +97,9 @@ pub enum Command {
 /// Which server a command talks to, and how it prints.
 #[derive(Debug, Args)]
 pub struct ServerArgs {
-    /// The cache directory of the server to talk to, as given to `serve`
+    /// The cache directory of the server to talk to, as given to `serve` [default: that of PATH's mount, or of the only one]
     #[arg(long, env = "FASTS3_CACHE", value_name = "DIR")]
-    pub cache: PathBuf,
+    pub cache: Option<PathBuf>,
 
     /// Print JSON instead of text
     #[arg(long, env = "FASTS3_JSON", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
@@ -96,8 +107,33 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    fn client(&self) -> Client {
-        Client::new(&self.cache)
+    /// The cache directory that is meant when no path is given.
+    fn cache(&self) -> anyhow::Result<PathBuf> {
+        if let Some(cache) = &self.cache {
+            return Ok(cache.clone());
+        }
+        match &record::all()[..] {
+            [] => bail!("give --cache DIR of the server: nothing is mounted by `fasts3 mount`"),
+            [one] => Ok(one.cache.clone()),
+            many => {
+                let caches: Vec<_> = many.iter().map(|record| record.cache.display().to_string()).collect();
+                bail!("several buckets are mounted: give --cache DIR, one of {}", caches.join(", "))
+            }
+        }
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&self.cache()?))
+    }
+
+    /// The server that has `path`, and the path from the root of its export.
+    fn client_for(&self, path: &OsStr) -> anyhow::Result<(Client, OsString)> {
+        if self.cache.is_none()
+            && let Some((record, below)) = record::containing(Path::new(path))
+        {
+            return Ok((Client::new(&record.cache), below.into()));
+        }
+        Ok((self.client()?, path.to_owned()))
     }
 }
 
@@ -108,6 +144,8 @@ enum Failure {
     Usage(ConfigError),
     /// 1.
     Failed(anyhow::Error),
+    /// This code, after somebody else has said why.
+    Told(u8),
 }
 
 impl From<ConfigError> for Failure {
@@ -124,12 +162,16 @@ impl From<anyhow::Error> for Failure {
 
 /// The program: reads the command line, does what it says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    if helper::is_called(&argv) {
+        return helper::main(&argv);
+    }
+    match run(Cli::parse_from(&argv), &argv, false) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(error)) => complain(&error, 2),
         Err(Failure::Failed(error)) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => complain(&format!("{error:#}"), 1),
+        Err(Failure::Told(code)) => ExitCode::from(code),
     }
 }
 
@@ -144,13 +186,16 @@ impl Command {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+/// Does what `cli` says, which was read from `argv`.
+fn run(cli: Cli, argv: &[OsString], quiet: bool) -> Result<(), Failure> {
     start_logging(cli.log.as_deref().unwrap_or_else(|| cli.command.log_filter()))?;
     match cli.command {
         Command::Serve(args) => {
             let config = (*args).try_into()?;
             Ok(block_on(serve::run(config))?)
         }
+        Command::Mount(args) => mount(*args, argv, quiet),
+        Command::Umount(args) => Ok(block_on(umount::run(args))?),
         Command::Demo(args) => Ok(block_on(demo::run(args))?),
         Command::Status(args) => Ok(block_on(status::run(args))?),
         Command::Why(args) => Ok(block_on(why::run(args))?),
@@ -160,6 +205,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Conflicts(args) => Ok(block_on(conflicts::run(args))?),
         Command::Fsck(args) => Ok(block_on(fsck::run(args))?),
         Command::Completions(args) => Ok(completions::run(args)?),
+    }
+}
+
+fn mount(args: mount::MountArgs, argv: &[OsString], quiet: bool) -> Result<(), Failure> {
+    let (background, detached) = (args.background, args.detached);
+    let task = mount::prepare(args)?;
+    match (background, detached) {
+        (true, false) => background::run(argv, &task.config.cache, quiet),
+        (_, false) => Ok(block_on(mount::run(task))?),
+        (_, true) => {
+            background::detach();
+            Ok(block_on(mount::run(task))?)
+        }
     }
 }
 

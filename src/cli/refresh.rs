@@ -12,7 +12,8 @@ use crate::revalidate::Refreshed;
 /// Flags of `refresh`.
 #[derive(Debug, Args)]
 pub struct RefreshArgs {
-    /// Path of a file or directory, from the root of the export; a directory means all below it
+    /// Path of a file or directory, a directory meaning all below it: from the root of the export with --cache, else
+    /// where `fasts3 mount` mounted it
     #[arg(value_name = "PATH")]
     pub path: OsString,
 
@@ -23,7 +24,8 @@ pub struct RefreshArgs {
 
 /// Has S3 asked and prints what came of it.
 pub(super) async fn run(args: RefreshArgs) -> anyhow::Result<()> {
-    let done = args.server.client().post_path("/refresh", &args.path).await?;
+    let (client, path) = args.server.client_for(&args.path)?;
+    let done = client.post_path("/refresh", &path).await?;
     if args.server.json {
         return output::print_json(&done);
     }

@@ -1,5 +1,6 @@
 //! `fasts3 serve`: its flags, and the life of a server in the foreground.
 
+use std::future::{self, Future};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use super::allow::AllowRule;
 use super::signals::Signals;
 use super::values::{self, AdminAddress, BucketUrl};
-use super::{output, progress};
+use super::{output, progress, systemd};
 use crate::config::{self, Config, Durability, PortmapMode};
 use crate::server::Server;
 use crate::writeback::{self, OnConflict};
@@ -28,8 +29,8 @@ pub struct ServeArgs {
     pub bucket: BucketUrl,
 
     /// Directory for the copy of the bucket; one server a directory, and a restart goes on with what is there
-    #[arg(long, env = "FASTS3_CACHE", value_name = "DIR", help_heading = "Cache")]
-    pub cache: PathBuf,
+    #[arg(long, env = "FASTS3_CACHE", value_name = "DIR", required = true, help_heading = "Cache")]
+    pub cache: Option<PathBuf>,
 
     /// Most bytes of objects to keep, as in 50GiB; the least recently used go first [default: what leaves 10% of the
     /// disk free]
@@ -274,27 +275,69 @@ pub enum SquashArg {
 
 /// Serves until a signal says stop.
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
-    for rule in config.access.rules.iter().filter(|rule| rule.network.prefix() == 0) {
-        let do_what = if config.read_only || rule.grant.read_only { "read" } else { "read and change" };
-        warn!(listen = %config.listen, rule = %rule.network, "everybody who can reach this address can {do_what} the bucket");
-    }
-    let lazy = config.lazy;
-    // before anything else, so that a signal during a slow start is not lost
-    let mut signals = Signals::new()?;
-    let server = tokio::select! {
-        server = Server::start(config) => server?,
-        () = signals.stop() => return Ok(()),
-    };
-    output::print(&server.ready_line())?;
-    tokio::select! {
-        () = signals.stop() => info!("stopping"),
-        () = progress::follow(|| server.revalidator().mirror_progress()), if !lazy => {
-            signals.stop().await;
-            info!("stopping");
+    let Some(mut foreground) = Foreground::start(config).await? else { return Ok(()) };
+    systemd::ready();
+    foreground.serve_until(future::pending()).await;
+    foreground.stop(future::ready(())).await
+}
+
+/// A server in the foreground, from its ready line to its end.
+pub(super) struct Foreground {
+    server: Server,
+    signals: Signals,
+    lazy: bool,
+}
+
+impl Foreground {
+    /// Starts a server and prints its ready line. `None`: a signal came before that.
+    pub(super) async fn start(config: Config) -> anyhow::Result<Option<Foreground>> {
+        for rule in config.access.rules.iter().filter(|rule| rule.network.prefix() == 0) {
+            let do_what = if config.read_only || rule.grant.read_only { "read" } else { "read and change" };
+            warn!(listen = %config.listen, rule = %rule.network, "everybody who can reach this address can {do_what} the bucket");
         }
+        let lazy = config.lazy;
+        // before anything else, so that a signal during a slow start is not lost
+        let mut signals = Signals::new()?;
+        let server = tokio::select! {
+            server = Server::start(config) => server?,
+            () = signals.stop() => return Ok(None),
+        };
+        output::print(&server.ready_line())?;
+        Ok(Some(Foreground { server, signals, lazy }))
     }
-    tokio::select! {
-        () = server.stop() => Ok(()),
-        () = signals.stop() => anyhow::bail!("stopped at once by a second signal: what was in flight is lost"),
+
+    /// Where NFS and MOUNT answer.
+    pub(super) fn nfs_addr(&self) -> SocketAddr {
+        self.server.nfs_addr()
+    }
+
+    /// Serves until a signal says stop, or `over` ends.
+    pub(super) async fn serve_until(&mut self, over: impl Future<Output = ()>) {
+        let (server, lazy) = (&self.server, self.lazy);
+        let mirror = async {
+            if !lazy {
+                progress::follow(|| server.revalidator().mirror_progress()).await;
+            }
+            future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.signals.stop() => {}
+            () = over => {}
+            () = mirror => {}
+        }
+        info!("stopping");
+    }
+
+    /// Stops, once `first` is done, for which it still serves.
+    pub(super) async fn stop(self, first: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let Foreground { server, mut signals, .. } = self;
+        let all = async {
+            first.await;
+            server.stop().await;
+        };
+        tokio::select! {
+            () = all => Ok(()),
+            () = signals.stop() => anyhow::bail!("stopped at once by a second signal: what was in flight is lost"),
+        }
     }
 }

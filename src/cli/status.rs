@@ -19,7 +19,7 @@ pub struct StatusArgs {
 
 /// Asks for the status and prints it.
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let status = args.server.client().get("/status").await?;
+    let status = args.server.client()?.get("/status").await?;
     if args.server.json {
         return output::print_json(&status);
     }

@@ -1,12 +1,13 @@
 //! `fasts3 sync [PATH]`: wait until S3 has it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::ProgressBar;
+use serde_json::Value;
 
 use super::ServerArgs;
 use super::output::{self, count, size};
@@ -20,7 +21,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Flags of `sync`.
 #[derive(Debug, Args)]
 pub struct SyncArgs {
-    /// Path of a file or directory, from the root of the export; a directory means all below it
+    /// Path of a file or directory, a directory meaning all below it: from the root of the export with --cache, else
+    /// where `fasts3 mount` mounted it
     #[arg(value_name = "PATH", default_value = "/")]
     pub path: OsString,
 
@@ -31,14 +33,27 @@ pub struct SyncArgs {
 
 /// Waits, with what is left on the terminal; fails when something cannot be brought to S3.
 pub(super) async fn run(args: SyncArgs) -> anyhow::Result<()> {
-    let client = args.server.client();
-    let done = tokio::select! {
-        done = client.post_path("/sync", &args.path) => done?,
-        never = show_progress(&client) => match never {},
-    };
+    let (client, path) = args.server.client_for(&args.path)?;
+    let done = ask(&client, &path).await?;
     if args.server.json {
         output::print_json(&done)?;
     }
+    judge(done)
+}
+
+/// Waits until S3 has all changes of `path` and below it.
+pub(super) async fn wait(client: &Client, path: &OsStr) -> anyhow::Result<()> {
+    judge(ask(client, path).await?)
+}
+
+async fn ask(client: &Client, path: &OsStr) -> anyhow::Result<Value> {
+    tokio::select! {
+        done = client.post_path("/sync", path) => done,
+        never = show_progress(client) => match never {},
+    }
+}
+
+fn judge(done: Value) -> anyhow::Result<()> {
     let Synced { failures } = serde_json::from_value(done).context("the server is of another version: try --json")?;
     if failures.is_empty() {
         return Ok(());

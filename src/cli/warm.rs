@@ -12,7 +12,8 @@ use crate::revalidate::Warmed;
 /// Flags of `warm`.
 #[derive(Debug, Args)]
 pub struct WarmArgs {
-    /// Path of a file or directory, from the root of the export; a directory means all below it
+    /// Path of a file or directory, a directory meaning all below it: from the root of the export with --cache, else
+    /// where `fasts3 mount` mounted it
     #[arg(value_name = "PATH")]
     pub path: OsString,
 
@@ -23,7 +24,8 @@ pub struct WarmArgs {
 
 /// Has the bytes fetched and prints how many came.
 pub(super) async fn run(args: WarmArgs) -> anyhow::Result<()> {
-    let done = args.server.client().post_path("/warm", &args.path).await?;
+    let (client, path) = args.server.client_for(&args.path)?;
+    let done = client.post_path("/warm", &path).await?;
     if args.server.json {
         return output::print_json(&done);
     }

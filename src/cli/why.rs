@@ -11,7 +11,7 @@ use crate::admin::why::Why;
 /// Flags of `why`.
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// Path of a file or directory, from the root of the export
+    /// Path of a file or directory: from the root of the export with --cache, else where `fasts3 mount` mounted it
     #[arg(value_name = "PATH")]
     pub path: OsString,
 
@@ -22,7 +22,8 @@ pub struct WhyArgs {
 
 /// Asks for the explanation and prints it.
 pub(super) async fn run(args: WhyArgs) -> anyhow::Result<()> {
-    let why = args.server.client().get_path("/why", &args.path).await?;
+    let (client, path) = args.server.client_for(&args.path)?;
+    let why = client.get_path("/why", &path).await?;
     if args.server.json {
         return output::print_json(&why);
     }
