@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
 mod capture;
+mod helper;
 mod joined;
 mod localhost;
 mod locks;
