@@ -47,9 +47,15 @@ fn spawn(argv: &[OsString], log: File) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(argv.iter().skip(1)).env("FASTS3_DETACHED", "true");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    // not by the name of the helper, if we were called by that
     #[cfg(unix)]
-    std::os::unix::process::CommandExt::arg0(&mut command, "fasts3");
+    {
+        // not by the name of the helper, if we were called by that
+        std::os::unix::process::CommandExt::arg0(&mut command, "fasts3");
+        // systemd gives its mounts no HOME, where the AWS profiles are
+        if std::env::var_os("HOME").is_none() && rustix::process::geteuid().is_root() {
+            command.env("HOME", "/root");
+        }
+    }
     #[cfg(windows)]
     {
         use std::os::windows::process::CommandExt;

@@ -25,13 +25,16 @@ use crate::mount::options::Options;
 use crate::mount::record::{self, Record};
 use crate::mount::{self, Entry, Plan, UnmountError, os, place};
 
-/// The flags of `serve` that have another default here: a mount finds any port, and many may be on one machine.
-const LISTEN: &str = if cfg!(windows) { "127.0.0.1:111" } else { "127.0.0.1:0" };
+/// Flags of `serve` that have another default here: a client is told the port, and many may be on one machine. Only that
+/// of Windows has no option for it, and looks for a portmapper.
+const LISTEN: &str = if cfg!(windows) { "127.0.0.1:2049" } else { "127.0.0.1:0" };
+const PORTMAP: &str = if cfg!(windows) { "on" } else { "off" };
 
 /// Flags of `mount`: its own, and those of `serve`.
 #[derive(Debug, Args)]
 #[command(mut_arg("cache", |arg| arg.required(false).help(CACHE_HELP)))]
 #[command(mut_arg("listen", |arg| arg.default_value(LISTEN)))]
+#[command(mut_arg("portmap", |arg| arg.default_value(PORTMAP)))]
 #[command(mut_arg("admin", |arg| arg.default_value("off")))]
 #[command(after_help = AFTER_HELP)]
 pub struct MountArgs {
@@ -67,7 +70,7 @@ It ends, and unmounts, on SIGTERM and SIGINT; it ends too when somebody else unm
 What the NFS client is told on Linux; a word in -o with the same meaning wins:
   nolock              programs of this machine share one client, which knows their locks itself
   noacl               no POSIX ACLs, which S3 does not have
-  actimeo=1           trust what is known of a file for 1 s (the kernel's own default: 3 s to a minute)
+  actimeo=1           trust what is known of a file for 1 s, not for up to a minute
   hard                calls wait for a server that is being restarted, and never fail because of it
   noresvport          connect from any port, so that a lost connection is back at once
   rsize, wsize        1 MiB a call, the most that the kernel does
@@ -171,11 +174,11 @@ pub(super) async fn run(task: Task) -> anyhow::Result<()> {
     let cache = config.cache.clone();
     let Some(mut foreground) = Foreground::start(config).await? else { return Ok(()) };
     plan.server = mount::reached_at(foreground.nfs_addr());
-    let mounted = match Mounted::make(plan, cache, revives).await {
-        Ok(mounted) => mounted,
-        Err(error) => {
+    let mounted = match foreground.meanwhile(Mounted::make(plan, cache, revives)).await {
+        Some(Ok(mounted)) => mounted,
+        failed => {
             foreground.stop(std::future::ready(())).await?;
-            return Err(error);
+            return failed.unwrap_or_else(|| bail!("stopped by a signal before it was mounted")).map(drop);
         }
     };
     output::print(&format!("mounted {}", mounted.record.point.display()))?;

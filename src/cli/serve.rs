@@ -311,6 +311,14 @@ impl Foreground {
         self.server.nfs_addr()
     }
 
+    /// Does `work` while it serves. `None`: a signal said stop before it was done.
+    pub(super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.signals.stop() => None,
+        }
+    }
+
     /// Serves until a signal says stop, or `over` ends.
     pub(super) async fn serve_until(&mut self, over: impl Future<Output = ()>) {
         let (server, lazy) = (&self.server, self.lazy);
