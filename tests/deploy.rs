@@ -51,6 +51,8 @@ fn compose_file_mounts_what_the_server_publishes_into_a_container_without_privil
     }
     assert!(!o.contains(&"_netdev"), "mount(2) does not know it");
     assert_eq!(words(&compose["services"]["fasts3"]["ports"]), ["127.0.0.1:2049:2049"]);
+    let allow = compose.pointer("/services/fasts3/environment/FASTS3_ALLOW").unwrap().as_str().unwrap();
+    is_understood(&["serve", "s3://bucket", "--cache", "x", "--listen", "0.0.0.0:2049", "--allow", allow]);
     let web = &compose["services"]["web"];
     assert_eq!(web["volumes"][0]["source"], "bucket");
     for service in ["fasts3", "web"] {
@@ -87,7 +89,8 @@ fn kubernetes_volume_is_the_servers_service() {
     assert_eq!(claim["spec"]["volumeName"], volume["metadata"]["name"]);
     assert_eq!(pod.pointer("/spec/volumes/0/persistentVolumeClaim/claimName"), claim.pointer("/metadata/name"));
     let server = of_kind("StatefulSet").pointer("/spec/template/spec/containers/0").unwrap();
-    is_understood(&[&words(&server["args"])[..], &["--cache", "x"]].concat());
+    let allow = server.pointer("/env/0/value").unwrap().as_str().unwrap();
+    is_understood(&[&words(&server["args"])[..], &["--cache", "x", "--allow", allow]].concat());
     assert!(server.pointer("/securityContext/privileged").is_none());
 }
 

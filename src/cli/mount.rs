@@ -104,7 +104,7 @@ pub(super) fn prepare(args: MountArgs) -> Result<Task, Failure> {
         server: mount::reached_at(config.listen),
         export: format!("/{export}"),
         point,
-        options: if config.read_only && !cfg!(windows) { options.over(["ro"]) } else { options },
+        options: options.over(implied(&config)),
     };
     let left_over = match mount::mounted_at(&plan.point).context("cannot read the mount table")? {
         Some(entry) => Some(left_over(&entry, &config.cache)?),
@@ -122,6 +122,12 @@ pub(super) fn prepare(args: MountArgs) -> Result<Task, Failure> {
         os::may_mount(&plan).map_err(anyhow::Error::from)?;
     }
     Ok(Task { config, plan, revives })
+}
+
+/// What flags of the server mean for the client. Windows has no word for either.
+fn implied(config: &Config) -> impl Iterator<Item = &'static str> {
+    let words = [(config.read_only, "ro"), (config.access.secure_ports, "resvport")];
+    words.into_iter().filter(|(is_so, _)| *is_so && !cfg!(windows)).map(|(_, word)| word)
 }
 
 fn check_point(point: &Path) -> anyhow::Result<()> {

@@ -274,6 +274,10 @@ mod system {
             Err(Errno::NODEV | Errno::PROTONOSUPPORT) => Err(MountError::NoClient(
                 "load its module with `sudo modprobe nfsv3`, or use a kernel with CONFIG_NFS_V3".into(),
             )),
+            Err(Errno::ACCESS) => {
+                let ip = plan.server.ip();
+                Err(refused(format!("the server does not let {ip} in: add it to --allow")))
+            }
             Err(Errno::INVAL) => {
                 Err(refused(format!("the kernel does not know one of the options {:?}", plan.options.list())))
             }
