@@ -12,15 +12,17 @@ pub(super) fn ready() {
 
 #[cfg(unix)]
 fn tell(socket: &std::ffi::OsStr, what: &[u8]) -> std::io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
-    let address = match socket.as_bytes() {
-        #[cfg(target_os = "linux")]
-        [b'@', name @ ..] => <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(socket)?,
-    };
-    let sender = UnixDatagram::unbound()?;
-    sender.send_to_addr(what, &address).map(drop)
+    std::os::unix::net::UnixDatagram::unbound()?.send_to_addr(what, &address(socket)?).map(drop)
+}
+
+/// A path, or on Linux `@NAME` for an address without one.
+#[cfg(unix)]
+fn address(socket: &std::ffi::OsStr) -> std::io::Result<std::os::unix::net::SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let [b'@', name @ ..] = socket.as_encoded_bytes() {
+        return <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+    }
+    std::os::unix::net::SocketAddr::from_pathname(socket)
 }
 
 #[cfg(all(test, unix))]
@@ -38,6 +40,15 @@ mod tests {
         let mut heard = [0; 64];
         let len = systemd.recv(&mut heard).unwrap();
         assert_eq!(&heard[..len], b"READY=1");
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::linux::net::SocketAddrExt;
+            let name = format!("fasts3-test-{}", std::process::id());
+            let systemd =
+                UnixDatagram::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+            tell(format!("@{name}").as_ref(), b"READY=1").unwrap();
+            assert_eq!(systemd.recv(&mut heard).unwrap(), 7);
+        }
         assert!(tell(dir.path().join("nobody").as_os_str(), b"READY=1").is_err());
     }
 }
