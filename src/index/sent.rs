@@ -12,6 +12,7 @@ use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::change::Change;
 use super::model::{Away, IndexError};
+use super::place::View;
 use super::snapshot::Snapshot;
 use super::{Index, Key};
 use crate::types::name::{self, ComponentKind};
@@ -59,6 +60,15 @@ impl Change<'_> {
     /// Whether something was sent to `key` of which nobody knows whether it was done.
     pub(super) fn is_in_doubt(&self, key: &str) -> Result<bool, IndexError> {
         Ok(self.tables.sent.get(key)?.is_some())
+    }
+
+    /// Whether somebody finds out what became of what was sent to `key`.
+    pub(super) fn is_sought(&self, key: &str) -> Result<bool, IndexError> {
+        let Some(key) = Key::new(key) else { return Ok(false) };
+        if self.away(&key)?.is_some() || self.longest_moved(&key)?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.by_path(&key)?.map(|ino| self.pending(ino)).transpose()?.flatten().is_some())
     }
 
     /// It is known what `key` has.

@@ -18,7 +18,7 @@ impl Repair<'_, '_> {
             self.lacks(&inode)?;
             self.place(&inode)?;
         }
-        Ok(())
+        self.sent()
     }
 
     /// Rows of what is gone, or that say nothing. Of one that cannot be read all is pending.
@@ -77,6 +77,20 @@ impl Repair<'_, '_> {
         for (prefix, dir) in rows {
             if !self.is_at(dir, &prefix)? {
                 self.change.remove_moved(&prefix)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that nobody will look into go: what has landed there is then somebody else's, and stays.
+    fn sent(&mut self) -> Result<(), IndexError> {
+        let mut keys = Vec::new();
+        for entry in self.change.tables.sent.iter()? {
+            keys.push(entry?.0.value().to_owned());
+        }
+        for key in keys {
+            if !self.change.is_sought(&key)? {
+                self.change.forget_sent(&key)?;
             }
         }
         Ok(())
