@@ -125,7 +125,8 @@ async fn files_of_a_renamed_directory_are_asked_by_one_listing_of_its_old_prefix
         rig.revalidator.touch(&rig.known(&format!("e/{n:02}")).unwrap());
     }
     within(rig.revalidator.quiet()).await;
-    assert!(rig.count(Request::List) >= 1 && rig.s3.requests().total() < 10, "{}", rig.s3.requests().total());
+    // those that are touched while the first are asked about may go alone
+    assert!(rig.count(Request::List) >= 1 && rig.s3.requests().total() < 20, "{}", rig.s3.requests().total());
     assert_eq!(rig.read("e/07").await, "longer");
 }
 
