@@ -10,10 +10,11 @@ use super::journal;
 use super::model::{Away, Counts, IndexError, Inode, Kind, ObjectRow, Pending, Presence, StagedRow};
 use super::place::{self, View};
 use super::row::Row;
+use super::sent;
 use super::snapshot::Snapshot;
 use super::tables::{self, Child};
 use super::{Index, MAX_DEPTH};
-use crate::types::{Component, Ino, Key, ObjectId};
+use crate::types::{Component, Ino, ObjectId};
 
 /// What a look at the whole index came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -289,11 +290,8 @@ impl Check<'_> {
         for entry in self.snapshot.sent.iter()? {
             let key = entry?.0.value().to_owned();
             self.told.journal += 1;
-            let is_left = self.snapshot.away(&key)?.is_some() || self.snapshot.longest_moved(&key)?.is_some();
-            let heir =
-                Key::new(&key).filter(|_| !is_left).map(|key| self.snapshot.by_path(&key)).transpose()?.flatten();
-            let is_sought = heir.map(|ino| self.snapshot.pending(ino)).transpose()?.flatten().is_some();
-            self.say(is_left || is_sought, || format!("nobody will find out what became of {key:?}"));
+            let is_sought = sent::is_sought(&self.snapshot, &key)?;
+            self.say(is_sought, || format!("nobody will find out what became of {key:?}"));
         }
         Ok(())
     }

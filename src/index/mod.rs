@@ -134,7 +134,7 @@ impl Index {
 
     /// The inode of a key, or of a prefix ending in `/`, walking down from the root.
     pub fn resolve(&self, key: &Key) -> Result<Option<Arc<Node>>, IndexError> {
-        let ino = self.shared.cache.snapshot()?.by_path(key)?;
+        let ino = sent::by_path(&&*self.shared.cache.snapshot()?, key)?;
         ino.map_or(Ok(None), |ino| self.node(ino))
     }
 

@@ -11,15 +11,20 @@
 use redb::ReadableTable;
 
 use super::change::Change;
-use super::model::{Away, IndexError, Inode, Kind};
+use super::model::{Away, IndexError, Inode, Kind, Pending};
 use super::row::Row;
 use super::snapshot::Snapshot;
-use crate::types::{Ino, Key};
+use super::tables::Child;
+use crate::types::{Component, Ino, Key};
 
 /// What is asked here, of one state of the index.
 pub(super) trait View {
     /// The row of `ino`.
     fn row_of(&mut self, ino: Ino) -> Result<Option<Row>, IndexError>;
+    /// The entry that adds `component` to the prefix of `dir`.
+    fn child_of(&self, dir: Ino, component: &Component) -> Result<Option<Child>, IndexError>;
+    /// What S3 lacks of `ino`.
+    fn pending_of(&self, ino: Ino) -> Result<Option<Pending>, IndexError>;
     /// The object that must leave `key`.
     fn away_at(&self, key: &str) -> Result<Option<Away>, IndexError>;
     /// The longest row of `moved` that `key` begins with, `key` itself included.
@@ -38,6 +43,14 @@ impl View for Change<'_> {
         self.row(ino)
     }
 
+    fn child_of(&self, dir: Ino, component: &Component) -> Result<Option<Child>, IndexError> {
+        self.child(dir, component)
+    }
+
+    fn pending_of(&self, ino: Ino) -> Result<Option<Pending>, IndexError> {
+        self.pending(ino)
+    }
+
     fn away_at(&self, key: &str) -> Result<Option<Away>, IndexError> {
         self.away(key)
     }
@@ -50,6 +63,14 @@ impl View for Change<'_> {
 impl View for &Snapshot {
     fn row_of(&mut self, ino: Ino) -> Result<Option<Row>, IndexError> {
         self.row(ino)
+    }
+
+    fn child_of(&self, dir: Ino, component: &Component) -> Result<Option<Child>, IndexError> {
+        self.child(dir, component)
+    }
+
+    fn pending_of(&self, ino: Ino) -> Result<Option<Pending>, IndexError> {
+        self.pending(ino)
     }
 
     fn away_at(&self, key: &str) -> Result<Option<Away>, IndexError> {

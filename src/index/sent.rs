@@ -13,7 +13,6 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use super::change::Change;
 use super::model::{Away, IndexError};
 use super::place::View;
-use super::snapshot::Snapshot;
 use super::{Index, Key};
 use crate::types::name::{self, ComponentKind};
 use crate::types::{Component, ETag, Ino};
@@ -62,15 +61,6 @@ impl Change<'_> {
         Ok(self.tables.sent.get(key)?.is_some())
     }
 
-    /// Whether somebody finds out what became of what was sent to `key`.
-    pub(super) fn is_sought(&self, key: &str) -> Result<bool, IndexError> {
-        let Some(key) = Key::new(key) else { return Ok(false) };
-        if self.away(&key)?.is_some() || self.longest_moved(&key)?.is_some() {
-            return Ok(true);
-        }
-        Ok(self.by_path(&key)?.map(|ino| self.pending(ino)).transpose()?.flatten().is_some())
-    }
-
     /// It is known what `key` has.
     pub(super) fn forget_sent(&mut self, key: &str) -> Result<(), IndexError> {
         if self.is_in_doubt(key)? {
@@ -89,7 +79,7 @@ impl Change<'_> {
         let Some(prefix) = self.path_key(dir)? else { return Ok(()) };
         let prefix = [prefix.as_str(), component.suffix()].concat();
         for key in self.sent_below(&prefix, component.kind() == ComponentKind::File)? {
-            let inode = self.by_path(&key)?.map(|ino| self.row(ino)).transpose()?.flatten().map(|row| row.inode);
+            let inode = by_path(self, &key)?.map(|ino| self.row(ino)).transpose()?.flatten().map(|row| row.inode);
             let at = inode.map(|inode| self.remote_key(&inode)).transpose()?.flatten();
             if at.as_ref() != Some(&key) && self.away(&key)?.is_none() {
                 self.put_in_doubt(&key)?;
@@ -114,26 +104,23 @@ impl Change<'_> {
     fn put_in_doubt(&mut self, key: &Key) -> Result<(), IndexError> {
         self.put_away(key, &Away { etag: ETag::new(NOBODYS), size: 0, ino: None })
     }
-
-    /// The inode that has `key` by its path.
-    fn by_path(&self, key: &Key) -> Result<Option<Ino>, IndexError> {
-        let mut at = Ino::ROOT;
-        for component in name::split(key) {
-            let Some(child) = self.child(at, &component)? else { return Ok(None) };
-            at = child.ino;
-        }
-        Ok(Some(at))
-    }
 }
 
-impl Snapshot {
-    /// The inode that has `key` by its path.
-    pub(super) fn by_path(&self, key: &Key) -> Result<Option<Ino>, IndexError> {
-        let mut at = Ino::ROOT;
-        for component in name::split(key) {
-            let Some(child) = self.child(at, &component)? else { return Ok(None) };
-            at = child.ino;
-        }
-        Ok(Some(at))
+/// Whether somebody finds out what became of what was sent to `key`: whoever removes it, or the inode that has it.
+pub(super) fn is_sought(view: &impl View, key: &str) -> Result<bool, IndexError> {
+    let Some(key) = Key::new(key) else { return Ok(false) };
+    if view.away_at(&key)?.is_some() || view.longest_moved(&key)?.is_some() {
+        return Ok(true);
     }
+    Ok(by_path(view, &key)?.map(|ino| view.pending_of(ino)).transpose()?.flatten().is_some())
+}
+
+/// The inode that has `key` by its path.
+pub(super) fn by_path(view: &impl View, key: &Key) -> Result<Option<Ino>, IndexError> {
+    let mut at = Ino::ROOT;
+    for component in name::split(key) {
+        let Some(child) = view.child_of(at, &component)? else { return Ok(None) };
+        at = child.ino;
+    }
+    Ok(Some(at))
 }

@@ -5,7 +5,7 @@ use redb::ReadableTable;
 use super::Repair;
 use crate::index::journal::{decode_away, decode_pending};
 use crate::index::model::{Away, IndexError, Inode, Kind, SetHere};
-use crate::index::place;
+use crate::index::{place, sent};
 use crate::types::Ino;
 
 impl Repair<'_, '_> {
@@ -89,7 +89,7 @@ impl Repair<'_, '_> {
             keys.push(entry?.0.value().to_owned());
         }
         for key in keys {
-            if !self.change.is_sought(&key)? {
+            if !sent::is_sought(&*self.change, &key)? {
                 self.change.forget_sent(&key)?;
             }
         }
