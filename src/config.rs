@@ -18,6 +18,8 @@ pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9049);
 /// 10%: file systems slow down when they are fuller, and the rest of the machine wants to live.
 pub const FREE_SHARE: f64 = 0.1;
+/// 4 GiB: enough for both, however large the disk is.
+pub const MOST_LEFT_FREE: u64 = 4 << 30;
 /// 1 MiB: below, a cache could not hold what one READ asks for.
 pub const MIN_CACHE_BYTES: u64 = 1 << 20;
 /// 1 s: what an NFS client caches attributes for at its shortest (`actimeo=1`), so asking more often shows nobody anything.

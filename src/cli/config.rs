@@ -171,7 +171,7 @@ fn check_cache(cache: &Path) -> Result<(), ConfigError> {
 }
 
 fn cache_limit(bytes: Option<u64>) -> Result<CacheLimit, ConfigError> {
-    let Some(bytes) = bytes else { return Ok(CacheLimit::LeaveFree(config::FREE_SHARE)) };
+    let Some(bytes) = bytes else { return Ok(CacheLimit::LeaveFree(config::FREE_SHARE, config::MOST_LEFT_FREE)) };
     within("--cache-size", bytes, config::MIN_CACHE_BYTES..=u64::MAX, "1 MiB or more").map(CacheLimit::Bytes)
 }
 
@@ -311,7 +311,7 @@ mod tests {
         let config = config("").expect("nothing is wrong");
         assert_eq!((config.s3.bucket.as_str(), config.s3.prefix.as_str()), ("media", "a/"));
         assert_eq!((config.listen, config.admin), (config::LISTEN, Some(config::ADMIN)));
-        assert_eq!(config.cache_limit, CacheLimit::LeaveFree(config::FREE_SHARE));
+        assert_eq!(config.cache_limit, CacheLimit::LeaveFree(config::FREE_SHARE, config::MOST_LEFT_FREE));
         assert_eq!((config.recheck, config.deadline), (config::RECHECK, config::DEADLINE));
         assert_eq!(config.stale_limit, StaleLimit::Any);
         assert_eq!(

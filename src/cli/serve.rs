@@ -33,7 +33,7 @@ pub struct ServeArgs {
     pub cache: Option<PathBuf>,
 
     /// Most bytes of objects to keep, as in 50GiB; the least recently used go first [default: what leaves 10% of the
-    /// disk free]
+    /// disk free, or 4 GiB where that is less]
     #[arg(long, env = "FASTS3_CACHE_SIZE", value_name = "SIZE", value_parser = values::bytes, help_heading = "Cache")]
     pub cache_size: Option<u64>,
 

@@ -63,8 +63,8 @@ const LIMIT_AGE_MS: u64 = 1_000;
 pub enum CacheLimit {
     /// So many bytes.
     Bytes(u64),
-    /// What leaves this share of the disk free (0.1 = 10%).
-    LeaveFree(f64),
+    /// What leaves this share of the disk free (0.1 = 10%), or so many bytes where that is less.
+    LeaveFree(f64, u64),
 }
 
 /// What the cache takes and may take.
@@ -375,12 +375,12 @@ impl Content {
         let bytes = match (self.limit.rule, self.disk()) {
             (CacheLimit::Bytes(bytes), Ok(disk)) => bytes.min(used.saturating_add(disk.available)),
             (CacheLimit::Bytes(bytes), Err(_)) => bytes,
-            (CacheLimit::LeaveFree(share), Ok(disk)) => {
-                let leave = (disk.total as f64 * share) as u64;
+            (CacheLimit::LeaveFree(share, most), Ok(disk)) => {
+                let leave = ((disk.total as f64 * share) as u64).min(most);
                 used.saturating_add(disk.available).saturating_sub(leave)
             }
             // where nobody tells, the OS will say when it is full
-            (CacheLimit::LeaveFree(_), Err(_)) => u64::MAX,
+            (CacheLimit::LeaveFree(..), Err(_)) => u64::MAX,
         };
         self.limit.bytes.store(bytes, Ordering::Release);
         self.limit.at.store(now, Ordering::Release);

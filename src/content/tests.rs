@@ -249,10 +249,12 @@ async fn version_larger_than_the_limit_can_be_here_in_part() {
 
 #[tokio::test]
 async fn limit_leaves_its_share_of_the_disk_free() {
-    let rig = Rig::new(CacheLimit::LeaveFree(0.5));
+    let rig = Rig::new(CacheLimit::LeaveFree(0.5, u64::MAX));
     let (limit, disk) = (rig.content.usage().limit, rig.content.disk().unwrap());
     assert!(limit <= disk.total.div_ceil(2));
-    let rig = Rig::new(CacheLimit::LeaveFree(1.0));
+    let rig = Rig::new(CacheLimit::LeaveFree(1.0, 0));
+    assert!(rig.content.create(1).await.is_ok(), "a large disk that is nearly full has room all the same");
+    let rig = Rig::new(CacheLimit::LeaveFree(1.0, u64::MAX));
     assert_eq!(rig.content.create(1).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
 }
 
