@@ -22,6 +22,7 @@ pub mod index;
 pub mod locks;
 pub mod mount;
 pub mod nfs;
+pub mod notify;
 pub mod positioned;
 pub mod revalidate;
 pub mod rpc;

@@ -1,0 +1,36 @@
+//! What others say has changed: S3's events and other servers. Sources hand hints in, one place takes them.
+//! Owns: the sources' tasks, the order of hints of one key, which source is healthy.
+//! Invariants
+//! - A hint carries no truth: it makes an entry be distrusted, and where it pays be asked about at once. What S3 answers
+//!   goes where every answer goes. So a lost, doubled, late, reordered or forged hint costs a request at most.
+//! - What was told is applied when `Intake::tell` returns: no answer given later trusts what was there before. It is
+//!   in memory alone, and that is enough: after a start everything is distrusted once.
+//! - Memory is bounded, whatever comes in; a source that brings more than is taken waits.
+//!
+//! `hint` is what is told, `intake` takes it; the sources are `sqs`, `webhook` and `peers`.
+
+pub mod hint;
+
+pub use hint::{Hint, Origin, Said, Sequencer};
+
+use async_trait::async_trait;
+
+/// What became of the hints of one message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Something here is distrusted for them now.
+    pub applied: usize,
+    /// What is here is what they tell: our own writes come back like this.
+    pub echoes: usize,
+    /// A later one of the same key was there before.
+    pub outdated: usize,
+    /// Of nothing that is here.
+    pub elsewhere: usize,
+}
+
+/// Where the sources bring their hints.
+#[async_trait]
+pub trait Tell: Send + Sync + 'static {
+    /// Takes hints; they are applied when it returns. Waits while there are too many.
+    async fn tell(&self, hints: Vec<Hint>) -> Told;
+}
