@@ -10,8 +10,11 @@
 //! `hint` is what is told, `intake` takes it; the sources are `sqs`, `webhook` and `peers`.
 
 pub mod hint;
+pub mod records;
+pub mod scope;
 
 pub use hint::{Hint, Origin, Said, Sequencer};
+pub use scope::Scope;
 
 use async_trait::async_trait;
 

@@ -47,7 +47,7 @@ impl Prefix {
 }
 
 /// Undoes the encoding of a form, which is what S3 does to keys: `%XX`, and `+` for a space.
-pub(super) fn decode(listed: &str) -> Option<String> {
+pub(crate) fn decode(listed: &str) -> Option<String> {
     if !listed.contains(['%', '+']) {
         return Some(listed.to_owned());
     }
