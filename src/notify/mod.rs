@@ -10,11 +10,16 @@
 //! `hint` is what is told, `intake` takes it; the sources are `sqs`, `webhook` and `peers`.
 
 pub mod hint;
+pub mod queue_url;
 pub mod records;
 pub mod scope;
+pub mod source;
+pub mod sqs;
 
 pub use hint::{Hint, Origin, Said, Sequencer};
+pub use queue_url::QueueUrl;
 pub use scope::Scope;
+pub use source::{Source, SourceHealth, SourceState};
 
 use async_trait::async_trait;
 

@@ -139,6 +139,8 @@ impl Reader<'_> {
         for record in records {
             match record.event() {
                 Some((event, key)) => self.add(&mut events, &Event { key: &key, ..event }),
+                // of a bucket, MinIO has events without a key
+                None if record.what() == Some(What::Nothing) => events.ignored += 1,
                 None => events.unreadable += 1,
             }
         }
@@ -185,6 +187,10 @@ impl Reader<'_> {
 }
 
 impl Record<'_> {
+    fn what(&self) -> Option<What> {
+        self.event_name.text().map(What::of_name)
+    }
+
     /// The event, with the key beside it, which was encoded.
     fn event(&self) -> Option<(Event<'_>, Cow<'_, str>)> {
         let object = self.s3.object.as_ref()?;
@@ -197,7 +203,7 @@ impl Record<'_> {
         let event = Event {
             bucket: self.s3.bucket.as_ref()?.name.text()?,
             key: "",
-            what: What::of_name(self.event_name.text()?),
+            what: self.what()?,
             etag: object.etag.text(),
             size: object.size.number(),
             sequencer: object.sequencer.text(),
@@ -242,7 +248,7 @@ impl What {
             ("ObjectAccessed" | "ObjectTagging" | "ObjectAcl" | "Replication" | "IntelligentTiering", _) => {
                 What::Nothing
             }
-            ("BucketCreated" | "BucketRemoved", _) => What::Nothing,
+            ("ObjectRetention" | "ObjectAnnotation" | "BucketCreated" | "BucketRemoved", _) => What::Nothing,
             _ => What::Other,
         }
     }

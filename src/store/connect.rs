@@ -85,6 +85,10 @@ pub struct Connected {
     pub writes: Arc<dyn WriteStore>,
     /// What is wrong now but may get better; one line.
     pub warning: Option<String>,
+    /// The same credentials and settings, for other services.
+    pub shared: SdkConfig,
+    /// The same S3, for what the stores have no words for.
+    pub client: Client,
 }
 
 /// Why there is no serving this bucket; each says what to do.
@@ -157,21 +161,22 @@ pub async fn connect_with(
         true => None,
         false => credentials_warning(shared.credentials_provider()).await?,
     };
-    let mut store = S3Store::new(client(config, &shared, None, &counters, timing), config, timing);
+    let mut sdk = client(config, &shared, None, &counters, timing);
+    let mut store = S3Store::new(sdk.clone(), config, timing);
     if warning.is_none() {
         let mut probed = probe(&store, timing).await;
         if let Probed::Elsewhere(region) = &probed
             && config.region.is_none()
         {
             tracing::info!(bucket = config.bucket, region, "following the bucket to its region");
-            let client = client(config, &shared, Some(region.clone()), &counters, timing);
-            store = S3Store::new(client, config, timing);
+            sdk = client(config, &shared, Some(region.clone()), &counters, timing);
+            store = S3Store::new(sdk.clone(), config, timing);
             probed = probe(&store, timing).await;
         }
         warning = diagnose(config, probed)?;
     }
     let (stores, writes) = limited_writing(Arc::new(store), config.concurrency, config.rate, counters);
-    Ok(Connected { stores, writes, warning })
+    Ok(Connected { stores, writes, warning, shared, client: sdk })
 }
 
 /// What the first request came to.

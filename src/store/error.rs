@@ -22,19 +22,19 @@ pub(super) struct Asked<'a> {
 
 /// The facts of a failed request.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// HTTP status; 0 when nobody answered.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// Error code of S3; empty when it gave none, as after a HEAD.
-    pub(super) code: String,
+    pub(crate) code: String,
     /// What S3 or the network said.
-    pub(super) message: String,
+    pub(crate) message: String,
     /// Region of the bucket, when S3 told it.
-    pub(super) region: Option<String>,
+    pub(crate) region: Option<String>,
 }
 
 impl Failure {
-    pub(super) fn new<E>(error: &SdkError<E, HttpResponse>) -> Failure
+    pub(crate) fn new<E>(error: &SdkError<E, HttpResponse>) -> Failure
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {

@@ -26,6 +26,7 @@ use futures::stream::BoxStream;
 pub use self::conditions::{Conditions, careful};
 pub use self::connect::{Connected, Connecting, StartError, Timing, connect, connect_with};
 pub use self::counters::{Counters, RequestCounts};
+pub(crate) use self::error::Failure;
 pub use self::limits::{limited, limited_writing};
 pub(crate) use self::prefix::decode;
 pub use self::s3::S3Store;

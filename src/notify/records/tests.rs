@@ -140,6 +140,7 @@ fn other_events_make_s3_be_asked_unless_they_change_nothing() {
     for name in ["ObjectTagging:Put", "ObjectAcl:Put", "s3:ObjectAccessed:Get", "s3:ObjectAccessed:Head"] {
         assert_eq!(told(name, "a/b"), None, "{name}");
     }
+    assert_eq!(events(&record("s3:BucketCreated:*", json!({"key": ""}))).ignored, 1);
 }
 
 #[test]
