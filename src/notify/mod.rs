@@ -13,12 +13,15 @@ pub mod hint;
 pub mod queue_url;
 pub mod records;
 pub mod scope;
+pub mod secret;
 pub mod source;
 pub mod sqs;
+pub mod webhook;
 
 pub use hint::{Hint, Origin, Said, Sequencer};
 pub use queue_url::QueueUrl;
 pub use scope::Scope;
+pub use secret::Secret;
 pub use source::{Source, SourceHealth, SourceState};
 
 use async_trait::async_trait;
