@@ -22,7 +22,7 @@ pub use hint::{Hint, Origin, Said, Sequencer};
 pub use queue_url::QueueUrl;
 pub use scope::Scope;
 pub use secret::Secret;
-pub use source::{Source, SourceHealth, SourceState};
+pub use source::{Heartbeat, Source, SourceHealth, SourceState};
 
 use async_trait::async_trait;
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -13,7 +14,6 @@ use super::{Hint, Origin, Scope, Tell, Told};
 use crate::types::{Clock, Key, Tick, Time};
 
 /// How a source fares. Cheap to write to from several tasks.
-#[derive(Debug)]
 pub struct SourceHealth {
     name: String,
     origin: Origin,
@@ -28,6 +28,17 @@ pub struct SourceHealth {
     /// What is wrong now, from the first failure to the next success.
     trouble: Mutex<Option<String>>,
     probe: Mutex<Option<Key>>,
+    heartbeat: Option<Box<dyn Heartbeat>>,
+}
+
+/// Who wants to know at once how a source fares.
+pub trait Heartbeat: Send + Sync {
+    /// It works: a poll was answered, a delivery came.
+    fn heard(&self);
+    /// It does not work.
+    fn failed(&self, error: &str);
+    /// An event came, of whatever key, and was so long under way, as far as it tells.
+    fn delivered(&self, lag: Option<Duration>);
 }
 
 /// A copy of `SourceHealth`.
@@ -75,7 +86,13 @@ impl SourceHealth {
             errors: AtomicU64::new(0),
             trouble: Mutex::new(None),
             probe: Mutex::new(None),
+            heartbeat: None,
         }
+    }
+
+    /// The same, and `heartbeat` is told.
+    pub fn telling(self, heartbeat: impl Heartbeat + 'static) -> SourceHealth {
+        SourceHealth { heartbeat: Some(Box::new(heartbeat)), ..self }
     }
 
     /// What kind of source it is.
@@ -104,6 +121,9 @@ impl SourceHealth {
     /// It works; `true` when it did not before.
     pub(super) fn good(&self, now: Tick) -> bool {
         self.last_good.fetch_max(now.0, Ordering::Relaxed);
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.heard();
+        }
         self.trouble.lock().take().is_some()
     }
 
@@ -115,6 +135,9 @@ impl SourceHealth {
     /// It does not work; `true` when it did before.
     pub(super) fn failed(&self, reason: &str) -> bool {
         self.errors(1);
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.failed(reason);
+        }
         self.trouble.lock().replace(reason.to_owned()).is_none()
     }
 
@@ -134,9 +157,14 @@ impl SourceHealth {
         self.unreadable.fetch_add(unreadable as u64, Ordering::Relaxed);
     }
 
-    fn event(&self, now: Tick, lag_ms: u64) {
+    fn event(&self, now: Tick, lag: Option<Duration>) {
         self.last_event.fetch_max(now.0, Ordering::Relaxed);
-        self.lag_ms.store(lag_ms, Ordering::Relaxed);
+        if let Some(lag) = lag {
+            self.lag_ms.store(lag.as_millis() as u64, Ordering::Relaxed);
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.delivered(lag);
+        }
     }
 }
 
@@ -171,14 +199,20 @@ impl Source {
             _ => self.tell.tell(hints).await,
         };
         if count + probes.len() + ignored > 0 {
-            let lag = happened.or(sent).map_or(0, |at| self.clock.wall().0.saturating_sub(at.0).max(0) / 1_000_000);
-            self.health.event(self.clock.now(), lag.unsigned_abs());
+            self.health.event(self.clock.now(), happened.or(sent).map(|at| self.since(at)));
         }
         if let Some(probe) = probes.into_iter().next_back() {
             *self.health.probe.lock() = Some(probe);
         }
         self.health.applied(count, ignored, unreadable);
         told
+    }
+}
+
+impl Source {
+    /// How long ago it was; a clock that is ahead of ours is no lag.
+    fn since(&self, at: Time) -> Duration {
+        Duration::from_nanos(u64::try_from(self.clock.wall().0.saturating_sub(at.0)).unwrap_or(0))
     }
 }
 
@@ -229,8 +263,6 @@ pub(crate) mod double {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use super::double::Recorder;
     use super::*;
     use crate::notify::Said;
@@ -265,6 +297,30 @@ mod tests {
         source.apply(Events { hints: vec![hint(ahead)], ..Events::default() }, None).await;
         assert_eq!(health.state().lag_ms, 0, "a clock that is ahead is no lag");
         assert_eq!(tell.told().len(), 3);
+    }
+
+    #[test]
+    fn heartbeat_is_told() {
+        struct Heart(Arc<Mutex<Vec<String>>>);
+        impl Heartbeat for Heart {
+            fn heard(&self) {
+                self.0.lock().push("heard".into());
+            }
+            fn failed(&self, error: &str) {
+                self.0.lock().push(error.into());
+            }
+            fn delivered(&self, lag: Option<Duration>) {
+                self.0.lock().push(format!("{lag:?}"));
+            }
+        }
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let health = SourceHealth::new("sqs=q", Origin::Sqs).telling(Heart(told.clone()));
+        health.good(Tick(1));
+        health.failed("gone");
+        health.event(Tick(2), Some(Duration::from_secs(1)));
+        health.event(Tick(3), None);
+        assert_eq!(*told.lock(), ["heard", "gone", "Some(1s)", "None"]);
+        assert_eq!(health.state().lag_ms, 1_000);
     }
 
     #[test]

@@ -38,7 +38,7 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Longest wait for a head, also for the next one on the same connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
-/// Longest wait for a body; MinIO and EventBridge give up on us after 5 s anyway.
+/// Longest wait for a body; EventBridge gives up on us after 5 s anyway.
 const BODY_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// Longest wait for hints to be applied, likewise.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 4 });
