@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::access::Rules;
 use crate::content::CacheLimit;
 use crate::index::Defaults;
+use crate::notify::{QueueUrl, Secret};
 use crate::writeback;
 
 /// Loopback only, because NFS trusts whoever connects; 2049 is the port a mount asks for by default.
@@ -112,6 +113,15 @@ pub enum StaleLimit {
     One(Duration),
 }
 
+/// `--events`: where S3's events come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventSource {
+    /// `sqs=URL`: out of a queue.
+    Sqs(QueueUrl),
+    /// `webhook=IP:PORT`: from whoever pushes them there.
+    Webhook(SocketAddr),
+}
+
 /// Everything `serve` needs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -155,6 +165,10 @@ pub struct Config {
     pub durability: Durability,
     /// `--no-locks --grace`: how long after a start only locks from before can be had; `None` gives no locks.
     pub grace: Option<Duration>,
+    /// `--events`.
+    pub events: Vec<EventSource>,
+    /// `--events-secret-file`, FASTS3_EVENTS_SECRET: there when a webhook is.
+    pub events_secret: Option<Secret>,
 }
 
 /// Whether clients find the server by port 111, where they look for a portmapper.

@@ -9,10 +9,11 @@ use super::allow;
 use super::serve::{ServeArgs, StaleLimitArg};
 use super::values::{AdminAddress, BucketUrl};
 use crate::access::Network;
-use crate::config::{self, Config, Encryption, NewObjects, S3Config, StaleLimit};
+use crate::config::{self, Config, Encryption, EventSource, NewObjects, S3Config, StaleLimit};
 use crate::content::CacheLimit;
 use crate::index::Defaults;
 use crate::mount::place;
+use crate::notify::Secret;
 use crate::store::conditions::Conditions;
 use crate::writeback::{self, Exclude};
 
@@ -74,6 +75,24 @@ pub enum ConfigError {
     /// `-o` holds what fasts3 says itself.
     #[error("-o {0}: fasts3 says that itself; the port is that of --listen")]
     MountOption(String),
+    /// A webhook that anybody could use.
+    #[error(
+        "--events webhook= needs a secret that senders show: make one with `openssl rand -hex 32 > FILE` and give \
+         --events-secret-file FILE, or set FASTS3_EVENTS_SECRET"
+    )]
+    NoEventsSecret,
+    /// `--events-secret-file` alone.
+    #[error("--events-secret-file only means something with --events webhook=")]
+    EventsSecretAlone,
+    /// `--events-secret-file` cannot be read, or what it holds cannot be used.
+    #[error("{0}: {1}")]
+    EventsSecret(String, String),
+    /// One source twice.
+    #[error("--events has {0} twice")]
+    EventsTwice(String),
+    /// A queue for somebody without a name.
+    #[error("--events sqs= needs signed requests, so it cannot go with --no-sign-request")]
+    AnonymousEvents,
     /// `--log` is no filter.
     #[error("--log: {0}; write a level, as in debug, or one for each module, as in warn,fasts3::revalidate=debug")]
     Log(String),
@@ -113,6 +132,8 @@ impl TryFrom<ServeArgs> for Config {
             writeback: writeback(&args)?,
             durability: args.durability,
             grace: grace(&args)?,
+            events: events(&args)?,
+            events_secret: events_secret(&args, std::env::var(EVENTS_SECRET).ok())?,
             listen: args.listen,
             portmap: args.portmap,
             admin,
@@ -201,6 +222,38 @@ fn writeback(args: &ServeArgs) -> Result<writeback::Settings, ConfigError> {
         // S3 itself honours all; of another server it is found out
         conditions: args.endpoint_url.is_none().then(Conditions::all),
     })
+}
+
+/// Holds the secret of `--events webhook=` itself, where a file is not wanted.
+const EVENTS_SECRET: &str = "FASTS3_EVENTS_SECRET";
+
+fn events(args: &ServeArgs) -> Result<Vec<EventSource>, ConfigError> {
+    let events = &args.events;
+    if args.no_sign_request && events.iter().any(|source| matches!(source, EventSource::Sqs(_))) {
+        return Err(ConfigError::AnonymousEvents);
+    }
+    let mut twice = events.iter().enumerate().filter(|(n, source)| events[..*n].contains(source));
+    match twice.next() {
+        Some((_, source)) => Err(ConfigError::EventsTwice(source.to_string())),
+        None => Ok(events.clone()),
+    }
+}
+
+/// The file goes before the environment, which others may have set.
+fn events_secret(args: &ServeArgs, environment: Option<String>) -> Result<Option<Secret>, ConfigError> {
+    let has_webhook = args.events.iter().any(|source| matches!(source, EventSource::Webhook(_)));
+    let (origin, text) = match (&args.events_secret_file, environment) {
+        (Some(_), _) if !has_webhook => return Err(ConfigError::EventsSecretAlone),
+        _ if !has_webhook => return Ok(None),
+        (Some(file), _) => {
+            let origin = format!("--events-secret-file {}", file.display());
+            let text = std::fs::read_to_string(file);
+            (origin.clone(), text.map_err(|e| ConfigError::EventsSecret(origin, e.to_string()))?)
+        }
+        (None, Some(text)) => (EVENTS_SECRET.to_owned(), text),
+        (None, None) => return Err(ConfigError::NoEventsSecret),
+    };
+    Secret::new(&text).map(Some).map_err(|wrong| ConfigError::EventsSecret(origin, wrong))
 }
 
 /// The host's name, as far as somebody tells.
@@ -392,6 +445,23 @@ mod tests {
     }
 
     #[test]
+    fn secret_of_the_webhook_comes_from_a_file_or_the_environment() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("secret");
+        let flags = format!("--events webhook=127.0.0.1:1 --events-secret-file {}", file.display());
+        std::fs::write(&file, "short\n").expect("written");
+        let error = config(&flags).expect_err("a weak secret");
+        assert!(error.contains("openssl") && error.contains("--events-secret-file"), "{error}");
+        std::fs::write(&file, "0123456789abcdef\n").expect("written");
+        let told = config(&format!("{flags} --events sqs=http://h/1/q")).expect("nothing is wrong");
+        assert_eq!((told.events.len(), told.events_secret), (2, Secret::new("0123456789abcdef").ok()));
+        let args = ServeArgs::parse_from_iter("serve s3://media --cache c --events webhook=127.0.0.1:1".split(' '));
+        let given = events_secret(&args, Some("fedcba9876543210".into()));
+        assert_eq!(given, Ok(Secret::new("fedcba9876543210").ok()));
+        assert!(events_secret(&args, Some("weak".into())).is_err_and(|e| e.to_string().contains(EVENTS_SECRET)));
+    }
+
+    #[test]
     fn wrong_configuration_says_which_flag_and_what_is_right() {
         for (flags, flag, hint) in [
             ("--recheck 5", "--recheck", "500ms"),
@@ -430,6 +500,15 @@ mod tests {
             ("--allow 127.0.0.1=ro,127.0.0.1=rw", "--allow", "127.0.0.1 twice"),
             ("--allow 127.0.0.1=wr", "--allow", "rw"),
             ("--allow ''", "--allow", "10.0.0.0/8"),
+            ("--events q", "--events", "sqs=https://"),
+            ("--events sqs=arn:aws:sqs:eu-west-1:1:q", "--events", "not by its ARN"),
+            ("--events sqs=http://me:x@host/1/q", "--events", "password"),
+            ("--events webhook=9050", "--events", "IP:PORT"),
+            ("--events webhook=127.0.0.1:1", "--events webhook=", "--events-secret-file"),
+            ("--events sqs=http://h/1/q,sqs=http://h/1/q", "--events", "twice"),
+            ("--events sqs=http://h/1/q --no-sign-request", "--events sqs=", "--no-sign-request"),
+            ("--events sqs=http://h/1/q --events-secret-file f", "--events-secret-file", "webhook="),
+            ("--events webhook=[::1]:1 --events-secret-file no-such-file", "--events-secret-file no-such-file", ""),
             ("--cache-szie 1GiB", "--cache-szie", "--cache-size"),
         ] {
             let error = config(flags).expect_err(flags);

@@ -14,7 +14,7 @@ use super::allow::AllowRule;
 use super::signals::Signals;
 use super::values::{self, AdminAddress, BucketUrl};
 use super::{output, progress, systemd};
-use crate::config::{self, Config, Durability, PortmapMode};
+use crate::config::{self, Config, Durability, EventSource, PortmapMode};
 use crate::server::Server;
 use crate::writeback::{self, OnConflict};
 
@@ -141,6 +141,23 @@ pub struct ServeArgs {
     #[arg(long, env = "FASTS3_SMALL_OBJECT", value_name = "SIZE", value_parser = values::bytes, default_value = "1MiB",
           help_heading = "Freshness")]
     pub small_object: u64,
+
+    /// Where S3's events come from, so that a change is known at once: a queue that the bucket sends them to (`fasts3
+    /// events setup` makes one), or an address where MinIO, Ceph or EventBridge push them. Give it several times for
+    /// several
+    #[arg(
+        long,
+        env = "FASTS3_EVENTS",
+        value_name = "sqs=URL|webhook=IP:PORT",
+        value_delimiter = ',',
+        help_heading = "Freshness"
+    )]
+    pub events: Vec<EventSource>,
+
+    /// With `--events webhook=`: a file with the secret that senders show. FASTS3_EVENTS_SECRET may hold the secret
+    /// itself
+    #[arg(long, env = "FASTS3_EVENTS_SECRET_FILE", value_name = "FILE", help_heading = "Freshness")]
+    pub events_secret_file: Option<PathBuf>,
 
     /// URL of an S3 that is not Amazon's (MinIO, Ceph, R2, garage); implies path-style requests
     #[arg(long, env = "FASTS3_ENDPOINT_URL", value_name = "URL", help_heading = "S3")]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::PossibleValuesParser;
 
+use crate::config::EventSource;
 use crate::types::key::MAX_KEY_BYTES;
 
 /// A bucket and the part of it to serve: `s3://BUCKET[/PREFIX]`.
@@ -74,6 +75,29 @@ impl FromStr for AdminAddress {
         match text {
             "off" => Ok(AdminAddress::Off),
             _ => address(text).map(AdminAddress::At).map_err(|e| format!("{e}; or off")),
+        }
+    }
+}
+
+impl FromStr for EventSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<EventSource, String> {
+        match text.split_once('=') {
+            Some(("sqs", url)) => url.parse().map(EventSource::Sqs),
+            Some(("webhook", at)) => address(at).map(EventSource::Webhook),
+            _ => Err("events come from sqs=URL or webhook=IP:PORT, as in \
+                      sqs=https://sqs.eu-west-1.amazonaws.com/123456789012/NAME or webhook=127.0.0.1:9050"
+                .into()),
+        }
+    }
+}
+
+impl fmt::Display for EventSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventSource::Sqs(url) => write!(f, "sqs={url}"),
+            EventSource::Webhook(address) => write!(f, "webhook={address}"),
         }
     }
 }
