@@ -257,7 +257,7 @@ fn events_secret(args: &ServeArgs, environment: Option<String>) -> Result<Option
 }
 
 /// The host's name, as far as somebody tells.
-fn host() -> String {
+pub(super) fn host() -> String {
     #[cfg(unix)]
     let told = rustix::system::uname().nodename().to_string_lossy().into_owned();
     #[cfg(not(unix))]
@@ -293,7 +293,7 @@ fn new_objects(args: &ServeArgs) -> Result<NewObjects, ConfigError> {
     })
 }
 
-fn filled(flag: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
+pub(super) fn filled(flag: &'static str, value: Option<String>) -> Result<Option<String>, ConfigError> {
     match value.as_deref() {
         Some("") => Err(ConfigError::Empty(flag)),
         _ => Ok(value),
@@ -322,7 +322,7 @@ fn s3(args: ServeArgs) -> Result<S3Config, ConfigError> {
     })
 }
 
-fn is_endpoint(url: &str) -> bool {
+pub(super) fn is_endpoint(url: &str) -> bool {
     let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let host = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
     host.is_some_and(|host| !host.is_empty() && !host.contains(|c: char| c == '@' || c.is_whitespace()))

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 pub mod conflicts;
 pub mod demo;
+pub mod events;
 pub mod fsck;
 mod helper;
 pub mod mount;
@@ -90,6 +91,8 @@ pub enum Command {
     Conflicts(conflicts::ConflictsArgs),
     /// Check index, cached files and, with --remote, S3 against each other
     Fsck(fsck::FsckArgs),
+    /// Have S3 tell of its changes: make what that takes, and find out whether it works
+    Events(events::EventsArgs),
     /// Print the completions of a shell
     Completions(completions::CompletionsArgs),
 }
@@ -204,6 +207,7 @@ fn run(cli: Cli, argv: &[OsString], quiet: bool) -> Result<(), Failure> {
         Command::Sync(args) => Ok(block_on(sync::run(args))?),
         Command::Conflicts(args) => Ok(block_on(conflicts::run(args))?),
         Command::Fsck(args) => Ok(block_on(fsck::run(args))?),
+        Command::Events(args) => Ok(events::run(args)?),
         Command::Completions(args) => Ok(completions::run(args)?),
     }
 }
@@ -249,7 +253,8 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_variable_and_a_help_text() {
         let cli = Cli::command();
-        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+        let below = cli.get_subcommands().flat_map(|command| std::iter::once(command).chain(command.get_subcommands()));
+        for command in std::iter::once(&cli).chain(below) {
             for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
                 let (id, flag) = (arg.get_id(), arg.get_long().expect("filtered"));
                 if matches!(flag, "help" | "version") {

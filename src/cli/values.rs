@@ -102,6 +102,15 @@ impl fmt::Display for EventSource {
     }
 }
 
+/// A name of an SQS queue.
+pub fn queue(text: &str) -> Result<String, String> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match (1..=80).contains(&text.len()) && text.chars().all(is_legal) {
+        true => Ok(text.into()),
+        false => Err("the name of a queue has 1 to 80 letters, digits, hyphens and underscores".into()),
+    }
+}
+
 /// An address to listen on. Names but `localhost` are refused: they may mean several addresses.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {

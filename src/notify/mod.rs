@@ -9,11 +9,13 @@
 //!
 //! `hint` is what is told, `intake` takes it; the sources are `sqs`, `webhook` and `peers`.
 
+pub mod check;
 pub mod hint;
 pub mod queue_url;
 pub mod records;
 pub mod scope;
 pub mod secret;
+pub mod setup;
 pub mod source;
 pub mod sqs;
 pub mod webhook;

@@ -1,0 +1,229 @@
+//! The same for those who make things with tools of their own: JSON, a script for the AWS CLI, Terraform.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::{EVENTS, Plan, RETENTION_SECONDS, WAIT_SECONDS};
+
+/// How it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// Queue, policy and notification as the AWS APIs take them.
+    Json,
+    /// A shell script that calls the AWS CLI.
+    Cli,
+    /// Terraform.
+    Terraform,
+}
+
+impl Plan {
+    /// What is to be made, in the words of others. `region`: of the bucket, where it is known.
+    pub fn print(&self, form: Form, region: Option<&str>) -> String {
+        match form {
+            Form::Json => self.json(region.unwrap_or("REGION")),
+            Form::Cli => self.cli(region),
+            Form::Terraform => self.terraform(),
+        }
+    }
+
+    /// The document of the policy, with a queue and an account to be filled in.
+    fn policy_for(&self, queue: &str, account: &str) -> Value {
+        json!({
+            "Version": "2012-10-17",
+            "Statement": [{
+                "Sid": self.id(),
+                "Effect": "Allow",
+                "Principal": {"Service": "s3.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": queue,
+                "Condition": {
+                    "ArnEquals": {"aws:SourceArn": format!("arn:aws:s3:::{}", self.bucket)},
+                    "StringEquals": {"aws:SourceAccount": account},
+                },
+            }],
+        })
+    }
+
+    fn notification_for(&self, queue: &str) -> Value {
+        let mut ours = json!({"Id": self.id(), "QueueArn": queue, "Events": EVENTS});
+        if !self.prefix.is_empty() {
+            ours["Filter"] = json!({"Key": {"FilterRules": [{"Name": "prefix", "Value": self.prefix}]}});
+        }
+        json!({ "QueueConfigurations": [ours] })
+    }
+
+    fn json(&self, region: &str) -> String {
+        let queue = format!("arn:aws:sqs:{region}:ACCOUNT_ID:{}", self.queue);
+        let attributes = json!({
+            "MessageRetentionPeriod": RETENTION_SECONDS.to_string(),
+            "ReceiveMessageWaitTimeSeconds": WAIT_SECONDS.to_string(),
+        });
+        let all = json!({
+            "queue": {"QueueName": self.queue, "Attributes": attributes},
+            "policy": self.policy_for(&queue, "ACCOUNT_ID"),
+            "notification": {"Bucket": self.bucket, "NotificationConfiguration": self.notification_for(&queue)},
+        });
+        format!("{all:#}")
+    }
+
+    fn cli(&self, region: Option<&str>) -> String {
+        let region = region.map(|region| format!(" --region {region}")).unwrap_or_default();
+        let policy = self.policy_for(ARN, ACCOUNT).to_string();
+        let policy = in_here_document(&json!({ "Policy": policy }));
+        let notification = in_here_document(&self.notification_for(ARN));
+        let Plan { bucket, queue, .. } = self;
+        format!(
+            r#"#!/bin/sh
+# Sends the events of bucket {bucket} to the SQS queue {queue}.
+# The last command REPLACES all notifications of the bucket. Where it has others, add this one to what
+#   aws s3api get-bucket-notification-configuration --bucket {bucket}
+# prints, or let `fasts3 events setup` do so.
+set -eu
+url=$(aws sqs create-queue{region} --queue-name {queue} --query QueueUrl --output text \
+  --attributes MessageRetentionPeriod={RETENTION_SECONDS},ReceiveMessageWaitTimeSeconds={WAIT_SECONDS})
+arn=$(aws sqs get-queue-attributes{region} --queue-url "$url" --attribute-names QueueArn \
+  --query Attributes.QueueArn --output text)
+account=$(echo "$arn" | cut -d: -f5)
+aws sqs set-queue-attributes{region} --queue-url "$url" --attributes "$(cat <<END
+{policy}
+END
+)"
+aws s3api put-bucket-notification-configuration{region} --bucket {bucket} --notification-configuration "$(cat <<END
+{notification}
+END
+)"
+echo "fasts3 serve s3://{bucket} --events sqs=$url ..."
+"#
+        )
+    }
+
+    fn terraform(&self) -> String {
+        let Plan { bucket, queue, .. } = self;
+        let mut text = format!(
+            r#"# Sends the events of bucket {bucket} to the SQS queue {queue}.
+# A bucket has one aws_s3_bucket_notification: where there is one already, add the queue block to it.
+
+data "aws_caller_identity" "fasts3" {{}}
+
+resource "aws_sqs_queue" "fasts3" {{
+  name                       = {queue}
+  message_retention_seconds  = {RETENTION_SECONDS}
+  receive_wait_time_seconds  = {WAIT_SECONDS}
+}}
+
+resource "aws_sqs_queue_policy" "fasts3" {{
+  queue_url = aws_sqs_queue.fasts3.id
+  policy = jsonencode({{
+    Version = "2012-10-17"
+    Statement = [{{
+      Sid       = {queue}
+      Effect    = "Allow"
+      Principal = {{ Service = "s3.amazonaws.com" }}
+      Action    = "sqs:SendMessage"
+      Resource  = aws_sqs_queue.fasts3.arn
+      Condition = {{
+        ArnEquals    = {{ "aws:SourceArn" = {bucket_arn} }}
+        StringEquals = {{ "aws:SourceAccount" = data.aws_caller_identity.fasts3.account_id }}
+      }}
+    }}]
+  }})
+}}
+
+resource "aws_s3_bucket_notification" "fasts3" {{
+  bucket = {bucket_name}
+  queue {{
+    id        = {queue}
+    queue_arn = aws_sqs_queue.fasts3.arn
+    events    = {events}
+"#,
+            queue = quoted(queue),
+            bucket_arn = quoted(&format!("arn:aws:s3:::{bucket}")),
+            bucket_name = quoted(bucket),
+            events = json!(EVENTS),
+        );
+        if !self.prefix.is_empty() {
+            let _ = writeln!(text, "    filter_prefix = {}", quoted(&self.prefix));
+        }
+        text.push_str(
+            "  }\n  depends_on = [aws_sqs_queue_policy.fasts3]\n}\n\n\
+             output \"fasts3_events\" {\n  value = \"sqs=${aws_sqs_queue.fasts3.id}\"\n}\n",
+        );
+        text
+    }
+}
+
+/// What the shell fills in.
+const ARN: &str = "@QUEUE_ARN@";
+const ACCOUNT: &str = "@ACCOUNT_ID@";
+
+/// `document` so that the shell changes nothing of it but these.
+fn in_here_document(document: &Value) -> String {
+    let text = document.to_string().replace('\\', "\\\\").replace('$', "\\$").replace('`', "\\`");
+    text.replace(ARN, "$arn").replace(ACCOUNT, "$account")
+}
+
+/// A string of Terraform.
+fn quoted(text: &str) -> String {
+    json!(text).to_string().replace("${", "$${").replace("%{", "%%{")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan::new("media", r#"odd $(x) `y` \"z"/"#, "fasts3-media")
+    }
+
+    #[test]
+    fn json_is_what_the_apis_take() {
+        let printed: Value = serde_json::from_str(&plan().print(Form::Json, Some("eu-west-1"))).unwrap();
+        let arn = "arn:aws:sqs:eu-west-1:ACCOUNT_ID:fasts3-media";
+        assert_eq!(printed["policy"]["Statement"][0]["Resource"], arn);
+        let notification = &printed["notification"]["NotificationConfiguration"]["QueueConfigurations"][0];
+        assert_eq!(
+            (&notification["QueueArn"], &notification["Events"][1]),
+            (&json!(arn), &json!("s3:ObjectRemoved:*"))
+        );
+        assert_eq!(notification["Filter"]["Key"]["FilterRules"][0]["Value"], plan().prefix);
+    }
+
+    #[test]
+    fn terraform_quotes_what_it_would_take_for_its_own() {
+        let printed = Plan::new("media", "${x}%{y}/", "q").print(Form::Terraform, None);
+        assert!(printed.contains(r#"filter_prefix = "$${x}%%{y}/""#), "{printed}");
+        assert!(!Plan::new("media", "", "q").print(Form::Terraform, None).contains("filter_prefix"));
+    }
+
+    /// Runs the script with a shell, and in the place of `aws` one that shows what it was called with.
+    #[cfg(unix)]
+    #[test]
+    fn script_gives_the_aws_cli_the_documents_whatever_the_prefix_is() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let aws = dir.path().join("aws");
+        let shown = r#"#!/bin/sh
+case "$*" in
+*create-queue*) echo http://sqs/123456789012/q;;
+*get-queue-attributes*) echo arn:aws:sqs:eu-west-1:123456789012:q;;
+*) for last; do :; done; printf '%s\n' "$last";;
+esac
+"#;
+        std::fs::write(&aws, shown).unwrap();
+        std::fs::set_permissions(&aws, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let script = plan().print(Form::Cli, Some("eu-west-1"));
+        let ran = std::process::Command::new("sh").args(["-c", &script]).env("PATH", path).output().unwrap();
+        let out = String::from_utf8(ran.stdout).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines.len(), 3, "{out} {:?}", String::from_utf8_lossy(&ran.stderr));
+        let attributes: Value = serde_json::from_str(lines[0]).unwrap();
+        let policy: Value = serde_json::from_str(attributes["Policy"].as_str().unwrap()).unwrap();
+        assert_eq!(policy, plan().policy_for("arn:aws:sqs:eu-west-1:123456789012:q", "123456789012"));
+        let notification: Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!(notification, plan().notification_for("arn:aws:sqs:eu-west-1:123456789012:q"));
+        assert!(lines[2].contains("--events sqs=http://sqs/123456789012/q"), "{out}");
+    }
+}
