@@ -211,12 +211,14 @@ fn is_authorized(secret: &Secret, value: &HeaderValue) -> bool {
 
 /// Whether a person who opens it speaks to SNS.
 fn is_amazons(url: &str) -> bool {
-    let host = url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', '#']).next());
-    host.is_some_and(|host| {
-        host.starts_with("sns.")
-            && (host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn"))
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
-    })
+    let host = url.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    match *host.split('.').collect::<Vec<_>>() {
+        // the host of a bucket that is called sns has s3 in the place of a region, or before it
+        ["sns", region, "amazonaws", "com"] | ["sns", region, "amazonaws", "com", "cn"] => {
+            !region.starts_with("s3") && region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -185,7 +185,10 @@ fn one_record_that_is_none_does_not_spoil_the_others() {
 
 #[test]
 fn junk_is_refused() {
-    let many = json!({"Records": vec![json!({}); MAX_RECORDS + 1]}).to_string();
+    let good = json!({"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "media"}, "object": {"key": "a/b"}}});
+    let most = json!({"Records": vec![good.clone(); MAX_RECORDS]}).to_string();
+    assert_eq!(events(&most).hints.len(), MAX_RECORDS);
+    let many = json!({"Records": vec![good; MAX_RECORDS + 1]}).to_string();
     let deep = "[".repeat(100_000);
     let nested = in_sns(&in_sns(&in_sns(PUT)));
     let wrong_percent = record("ObjectCreated:Put", json!({"key": "a/%zz"}));

@@ -191,6 +191,9 @@ async fn subscriptions_of_others_than_amazon_are_refused() {
         ("https://example.org/?https://sns.us-east-1.amazonaws.com", 400),
         ("https://sns.me@example.amazonaws.com/", 400),
         ("https://s3.amazonaws.com/", 400),
+        ("https://sns.s3.amazonaws.com/", 400),
+        ("https://sns.s3-us-west-2.amazonaws.com/", 400),
+        ("https://x.sns.us-east-1.amazonaws.com/", 400),
         ("", 400),
     ] {
         let body = json!({"Type": "SubscriptionConfirmation", "TopicArn": "t", "SubscribeURL": url});
