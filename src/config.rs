@@ -25,6 +25,9 @@ pub const MOST_LEFT_FREE: u64 = 4 << 30;
 pub const MIN_CACHE_BYTES: u64 = 1 << 20;
 /// 1 s: what an NFS client caches attributes for at its shortest (`actimeo=1`), so asking more often shows nobody anything.
 pub const RECHECK: Duration = Duration::from_secs(1);
+/// 60 s: what a client of NFS caches attributes for at its longest by default, so who relies on it is no worse off even
+/// when an event is lost; and a sixtieth of the checks.
+pub const RECHECK_HEALTHY: Duration = Duration::from_secs(60);
 /// 10 s: Linux and macOS retry a JUKEBOX after some seconds, and give up on a silent server after 60 s or more.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// 2 s: S3 answers a check in 0.2 s and sends some MiB in a second; who must wait longer is better served stale.
@@ -147,6 +150,8 @@ pub struct Config {
     pub lazy: bool,
     /// `--recheck`.
     pub recheck: Duration,
+    /// `--recheck-healthy`.
+    pub recheck_healthy: Duration,
     /// `--deadline`.
     pub deadline: Duration,
     /// `--small-object`, in bytes.

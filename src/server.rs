@@ -273,6 +273,7 @@ async fn join(tasks: Vec<JoinHandle<()>>) {
 fn settings(config: &Config) -> Settings {
     Settings {
         recheck: config.recheck,
+        recheck_healthy: config.recheck_healthy,
         deadline: config.deadline,
         stale_wait: match config.stale_limit {
             StaleLimit::Any => None,

@@ -115,6 +115,7 @@ impl TryFrom<ServeArgs> for Config {
                 "64 MiB or less",
             )?,
             recheck: within("--recheck", args.recheck, Duration::ZERO..=DAY, "a day or less")?,
+            recheck_healthy: within("--recheck-healthy", args.recheck_healthy, Duration::ZERO..=DAY, "a day or less")?,
             deadline: within("--deadline", args.deadline, MIN_DEADLINE..=MAX_DEADLINE, "from 100ms to 10m")?,
             max_connections: within("--max-connections", args.max_connections, 1..=1 << 20, "from 1 to 1,048,576")?,
             shutdown_timeout: within(
@@ -366,6 +367,7 @@ mod tests {
         assert_eq!((config.listen, config.admin), (config::LISTEN, Some(config::ADMIN)));
         assert_eq!(config.cache_limit, CacheLimit::LeaveFree(config::FREE_SHARE, config::MOST_LEFT_FREE));
         assert_eq!((config.recheck, config.deadline), (config::RECHECK, config::DEADLINE));
+        assert_eq!(config.recheck_healthy, config::RECHECK_HEALTHY);
         assert_eq!(config.stale_limit, StaleLimit::Any);
         assert_eq!(
             (config.small_object, config.shutdown_timeout),

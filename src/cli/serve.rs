@@ -121,6 +121,11 @@ pub struct ServeArgs {
           default_value = "1s", help_heading = "Freshness")]
     pub recheck: Duration,
 
+    /// The same while an event source proves that it tells of changes
+    #[arg(long, env = "FASTS3_RECHECK_HEALTHY", value_name = "TIME", value_parser = values::duration,
+          default_value = "60s", help_heading = "Freshness")]
+    pub recheck_healthy: Duration,
+
     /// What a stale copy may still be used for: `any` answers at once, always; `one` lets the next open of a file wait
     /// for the check that an earlier request set off
     #[arg(long, env = "FASTS3_STALE_LIMIT", value_name = "any|one", value_enum, default_value_t = StaleLimitArg::Any,

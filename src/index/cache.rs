@@ -82,6 +82,11 @@ impl Cache {
         self.nodes.peek(&ino)
     }
 
+    /// All nodes in memory.
+    pub(super) fn all(&self) -> Vec<Arc<Node>> {
+        self.nodes.iter().map(|(_, node)| node).collect()
+    }
+
     /// A node of a row just read, for a reader of many: shares the freshness of one in memory, but takes no place there.
     pub(super) fn passing(&self, row: Row) -> Arc<Node> {
         let cached = self.nodes.peek(&row.inode.ino);

@@ -7,7 +7,8 @@
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::change::Change;
-use super::model::{Away, IndexError, Inode, Kind};
+use super::model::{Away, IndexError, Inode, Kind, Located};
+use super::snapshot::Snapshot;
 use super::{Index, Name};
 use crate::types::name::{self, ComponentKind};
 use crate::types::{Component, Ino, Key, Tick};
@@ -135,6 +136,27 @@ impl Change<'_> {
     }
 }
 
+/// As `Change::start`, for a reader.
+fn start(snapshot: &Snapshot, path: &[Component]) -> Result<Start, IndexError> {
+    let root = Start { dir: Ino::ROOT, depth: 0 };
+    if snapshot.moved.is_empty()? {
+        return Ok(root);
+    }
+    let mut prefix: String = path.iter().map(Component::suffix).collect();
+    for depth in (1..=path.len()).rev() {
+        let component = &path[depth - 1];
+        let moved = snapshot.moved.get(prefix.as_str())?.map(|row| Ino(row.value()));
+        if component.kind() != ComponentKind::File
+            && let Some(dir) = moved
+            && snapshot.row(dir)?.is_some()
+        {
+            return Ok(Start { dir, depth });
+        }
+        prefix.truncate(prefix.len() - component.suffix().len());
+    }
+    Ok(root)
+}
+
 /// The components of a directory's prefix: one without a slash at its end is a chunk's.
 fn prefix_path(prefix: &Key) -> Vec<Component> {
     let mut path = name::split(prefix);
@@ -156,6 +178,31 @@ fn begins<V: redb::Value + 'static>(
 }
 
 impl Index {
+    /// Which inode S3's `key` is of, or where the way there ends: by the rules of `Change::walk_key`.
+    pub fn locate(&self, key: &Key) -> Result<Located, IndexError> {
+        let snapshot = self.shared.cache.snapshot()?;
+        if let Some(ino) = snapshot.away(key)?.and_then(|away| away.ino)
+            && let Some(node) = self.node(ino)?
+        {
+            return Ok(Located::Here(node));
+        }
+        let path = name::split(key);
+        let start = start(&snapshot, &path)?;
+        let mut at = start.dir;
+        for (n, component) in path.iter().enumerate().skip(start.depth) {
+            let Some(child) = snapshot.child(at, component)? else {
+                let text: String = path[..=n].iter().map(Component::suffix).collect();
+                let (Some(dir), Some(key)) = (self.node(at)?, Key::new(&text)) else { return Ok(Located::Elsewhere) };
+                return Ok(Located::Missing { dir, component: component.clone(), key });
+            };
+            at = child.ino;
+            if snapshot.row(at)?.is_some_and(|row| row.inode.origin.is_some()) {
+                return Ok(Located::Elsewhere);
+            }
+        }
+        Ok(self.node(at)?.map_or(Located::Elsewhere, Located::Here))
+    }
+
     /// Whether `name`, which `dir` does not have, has been removed here or moved away, and may be in S3 still: S3 need
     /// not be asked for it. A name below which S3 still has such keys counts, too.
     pub fn has_left(&self, dir: Ino, name: &Name) -> Result<bool, IndexError> {

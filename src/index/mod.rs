@@ -138,6 +138,11 @@ impl Index {
         ino.map_or(Ok(None), |ino| self.node(ino))
     }
 
+    /// The nodes in memory: all of which anything is known since when.
+    pub fn in_memory(&self) -> Vec<Arc<Node>> {
+        self.shared.cache.all()
+    }
+
     /// A fresh number from the durable sequence (blocks are reserved ahead, so this rarely waits).
     pub async fn allocate(&self) -> Result<u64, IndexError> {
         loop {

@@ -4,6 +4,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::store::ObjectMeta;
 use crate::types::{Component, ETag, Ino, Key, Name, ObjectId, Tick, Time};
@@ -186,6 +187,24 @@ pub struct StagedRow {
     pub ranges: Vec<std::ops::Range<u64>>,
 }
 
+/// What of the index a key of S3, or a prefix ending in `/`, is about.
+#[derive(Clone, Debug)]
+pub enum Located {
+    /// This inode.
+    Here(Arc<Node>),
+    /// Nothing: the way there ends in a directory that has no such entry.
+    Missing {
+        /// The directory.
+        dir: Arc<Node>,
+        /// What it does not have.
+        component: Component,
+        /// Where in S3 that would be: the key itself, or the prefix of a directory on its way.
+        key: Key,
+    },
+    /// Something of that name is here, but not there in S3.
+    Elsewhere,
+}
+
 /// Totals of the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
@@ -206,11 +225,21 @@ pub struct Freshness {
     pending: AtomicBool,
     /// Answers given from this copy since the last settled check.
     served: AtomicU32,
+    /// Tick at which somebody last said that it has changed; 0 = never. What was asked up to then counts for nothing.
+    distrusted: AtomicU64,
+    /// Tick at which a check was last spared because events tell of changes; 0 = never.
+    spared: AtomicU64,
 }
 
 impl Freshness {
-    /// When the last settled check was sent.
+    /// When the last settled check was sent; never, when somebody has said since then that there is something new.
     pub fn checked(&self) -> Tick {
+        let checked = self.checked.load(Ordering::Acquire);
+        if checked > self.distrusted.load(Ordering::Acquire) { Tick(checked) } else { Tick::NEVER }
+    }
+
+    /// The same, whatever was said since.
+    pub fn last_checked(&self) -> Tick {
         Tick(self.checked.load(Ordering::Acquire))
     }
 
@@ -234,6 +263,23 @@ impl Freshness {
     /// Distrusts the copy: the next touch asks S3.
     pub fn expire(&self) {
         self.checked.store(0, Ordering::Release);
+    }
+
+    /// Distrusts the copy, and every answer to what was asked up to `now`, also those still under way.
+    pub fn distrust(&self, now: Tick) {
+        self.distrusted.fetch_max(now.0, Ordering::AcqRel);
+    }
+
+    /// When it was last distrusted.
+    pub fn distrusted(&self) -> Tick {
+        Tick(self.distrusted.load(Ordering::Acquire))
+    }
+
+    /// Whether a check is spared at `now` for the first time since the last one, made or spared, is `recheck` ago.
+    pub fn spare(&self, now: Tick, recheck: Duration) -> bool {
+        let spared = self.spared.load(Ordering::Relaxed);
+        now.since(self.checked().max(Tick(spared))) >= recheck
+            && self.spared.compare_exchange(spared, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Claims the right to check; false when somebody has it already.
@@ -324,6 +370,8 @@ pub enum Source {
     Fetch,
     /// The mirror.
     Mirror,
+    /// What others said has changed.
+    Event,
     /// `refresh` or `warm`.
     Command,
 }

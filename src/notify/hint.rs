@@ -17,6 +17,18 @@ pub enum Origin {
     Command,
 }
 
+impl Origin {
+    /// One word for it, for people and scripts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Sqs => "sqs",
+            Origin::Webhook => "webhook",
+            Origin::Peer => "peers",
+            Origin::Command => "command",
+        }
+    }
+}
+
 /// What is said to have happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {

@@ -7,7 +7,7 @@
 //!   in memory alone, and that is enough: after a start everything is distrusted once.
 //! - Memory is bounded, whatever comes in; a source that brings more than is taken waits.
 //!
-//! `hint` is what is told, `intake` takes it; the sources are `sqs`, `webhook` and `peers`.
+//! `hint` is what is told, `intake` takes it in `order`, `health` says whether they can be relied on; the sources are `sqs`, `webhook` and `peers`.
 
 pub mod check;
 pub mod hint;
@@ -19,12 +19,17 @@ pub mod setup;
 pub mod source;
 pub mod sqs;
 pub mod webhook;
+pub mod health;
+pub mod intake;
+mod order;
 
+pub use health::{Beat, Health, SourceHealth};
 pub use hint::{Hint, Origin, Said, Sequencer};
 pub use queue_url::QueueUrl;
 pub use scope::Scope;
 pub use secret::Secret;
 pub use source::{Heartbeat, Source, SourceHealth, SourceState};
+pub use intake::{Counts, Intake, Scope};
 
 use async_trait::async_trait;
 

@@ -50,7 +50,8 @@ impl Revalidator {
         let is_unchanged = |key: &Key, claim: &Claim| {
             let node = self.index.node(claim.node().ino).ok().flatten()?;
             let meta = listed.get(key)?;
-            check::is_as_known(&node, meta).then(|| self.unchanged(&node, at))
+            let is_known = check::is_as_known(&node, meta) && node.freshness.distrusted() < at.sent;
+            is_known.then(|| self.unchanged(&node, at))
         };
         covered.into_iter().filter(|(key, claim)| is_unchanged(key, claim).is_none()).map(|(_, claim)| claim).collect()
     }

@@ -21,6 +21,16 @@ impl<K, V> Default for Flights<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Flights<K, V> {
+    /// Has the next who asks for `key` start a flight of its own; who joined the one under way stays with that.
+    pub(super) fn forsake(&self, key: &K) {
+        self.0.lock().remove(key);
+    }
+
+    /// The same, of all keys.
+    pub(super) fn forsake_all(&self) {
+        self.0.lock().clear();
+    }
+
     /// Joins the flight of `key`, or starts one that says `first` for now; `None` when there are `most` already.
     pub(super) fn join(
         &self,
@@ -59,18 +69,22 @@ impl<K: Eq + Hash, V> Landing<K, V> {
 
     /// Tells them the last word; whoever asks from now on starts a new flight.
     pub(super) fn finish(self, change: impl FnOnce(&mut V)) {
-        self.flights.lock().remove(&self.key);
+        self.leave();
         self.sender.send_modify(change);
+    }
+
+    fn leave(&self) {
+        let mut flights = self.flights.lock();
+        // The key may be another flight's already.
+        if flights.get(&self.key).is_some_and(|joined| joined.same_channel(&self.sender.subscribe())) {
+            flights.remove(&self.key);
+        }
     }
 }
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        let mut flights = self.flights.lock();
-        // After `finish` the key may be another flight's already.
-        if flights.get(&self.key).is_some_and(|joined| joined.same_channel(&self.sender.subscribe())) {
-            flights.remove(&self.key);
-        }
+        self.leave();
     }
 }
 
@@ -92,6 +106,19 @@ mod tests {
         assert_eq!(flights.0.lock().len(), 1, "the second is still there");
         drop(second);
         assert!(flights.0.lock().is_empty(), "a flight that ends without a word leaves the map");
+    }
+
+    #[test]
+    fn forsaken_flight_is_joined_by_nobody_and_takes_nobody_along() {
+        let flights: Flights<u8, u8> = Flights::default();
+        let mut landings = Vec::new();
+        let mut joined = flights.join(&1, 8, 0, |landing| landings.push(landing)).unwrap();
+        flights.forsake(&1);
+        let next = flights.join(&1, 8, 0, |landing| landings.push(landing)).unwrap();
+        assert!(!next.same_channel(&joined));
+        landings.remove(0).finish(|value| *value = 7);
+        assert_eq!((*joined.borrow_and_update(), *next.borrow()), (7, 0));
+        assert!(flights.join(&1, 8, 0, |_| panic!("one is under way")).unwrap().same_channel(&next));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Asked, Revalidator, Trouble, WaitError};
 use crate::index::{Page, Sweep};
 use crate::store::{self, ListRequest, Store};
-use crate::types::Ino;
+use crate::types::{Ino, Key};
 
 /// First listings at once; a client that asks for more is told to ask again.
 const MOST_LISTINGS: usize = 1_024;
@@ -149,7 +149,9 @@ impl Revalidator {
             swept.keys += (page.objects.len() + page.prefixes.len()) as u64;
             let following = self.following(&how, &mut request, next);
             let applied = async {
+                let (keys, sent) = (keys_of(&page), page.sent);
                 let applied = self.index.apply_page(sweep, page).await?;
+                self.distrust_again(&keys, sent)?;
                 // At once, not when the next page is here too.
                 on_page();
                 Ok::<_, Trouble>(applied)
@@ -202,6 +204,10 @@ impl Revalidator {
         let page = Page { objects: list.objects, prefixes: list.prefixes, sent: at.sent, answered: at.answered, last };
         Ok(Fetched { page, next: list.next })
     }
+}
+
+fn keys_of(page: &Page) -> Vec<Key> {
+    page.objects.iter().map(|(key, _)| key).chain(&page.prefixes).cloned().collect()
 }
 
 /// A page that is not in the index yet.

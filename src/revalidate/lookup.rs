@@ -39,6 +39,14 @@ impl Absences {
     pub(super) fn new() -> Absences {
         Absences(Cache::new(ABSENCES))
     }
+
+    pub(super) fn forget(&self, name: &(Ino, Name)) {
+        self.0.remove(name);
+    }
+
+    pub(super) fn forget_all(&self) {
+        self.0.clear();
+    }
 }
 
 /// A borrowed key of `Absences`.
@@ -78,7 +86,7 @@ impl Revalidator {
     /// here: the directory is new, or the name was removed or renamed here.
     pub fn is_absent(&self, dir: &Arc<Node>, name: &Name) -> bool {
         let now = self.clock.now();
-        let is_fresh = |asked: Tick| asked != Tick::NEVER && now.since(asked) < self.settings.recheck;
+        let is_fresh = |asked: Tick| asked != Tick::NEVER && now.since(asked) < self.recheck(asked);
         (dir.listed && is_fresh(dir.freshness.checked()))
             || self.absences.0.get(&Sought(dir.ino, name)).is_some_and(is_fresh)
             || self.is_ours(dir)
@@ -136,11 +144,27 @@ impl Revalidator {
         match (self.index.child(dir, name)?, trouble) {
             (Some(child), _) => Ok(Some(child)),
             (None, None) => {
-                self.absences.0.insert((dir, name.clone()), sent);
+                self.remember_absence((dir, name.clone()), &prefix, sent);
                 Ok(None)
             }
             (None, Some(Trouble::Store(store::Error::Unavailable { .. }))) if node.listed => Ok(None),
             (None, Some(trouble)) => Err(trouble),
+        }
+    }
+
+    /// Remembers that S3 did not have `name` when it was asked at `sent`, unless somebody has said since that it does.
+    fn remember_absence(&self, name: (Ino, Name), prefix: &Key, sent: Tick) {
+        let said = || {
+            let keys = asked_for(&name.1).into_iter().filter_map(|c| Key::new(&format!("{}{}", &**prefix, c.suffix())));
+            keys.filter_map(|key| self.recent.since(&key, sent)).next().is_some()
+        };
+        if said() {
+            return;
+        }
+        self.absences.0.insert(name.clone(), sent);
+        // Said between the two: whoever says it notes it first, and forgets the absence then.
+        if said() {
+            self.absences.forget(&name);
         }
     }
 

@@ -8,7 +8,8 @@
 //! - The queue is bounded; a check that finds it full is dropped and asked for again by the next touch.
 //!
 //! `queue` decides what is due and groups it, `check` asks about one key, `batch` about many of one
-//! directory, `listing` walks pages, `lookup` finds names that are not here, `fetch` brings bytes.
+//! directory, `listing` walks pages, `lookup` finds names that are not here, `fetch` brings bytes, `hinted` takes what
+//! others say has changed.
 
 mod batch;
 mod check;
@@ -16,6 +17,7 @@ mod claim;
 mod commands;
 pub mod fetch;
 mod flights;
+mod hinted;
 mod listing;
 mod lookup;
 mod mirror;
@@ -27,6 +29,7 @@ mod tests;
 
 use std::future::Future;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,17 +40,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use commands::{Refreshed, Warmed};
+pub use hinted::Effect;
 pub use listing::ListingProgress;
 pub use mirror::MirrorProgress;
 pub use stats::FreshStats;
 
 use crate::content::{Content, Object};
-use crate::index::{Applied, Index, IndexError, Node, Observation, Seen, Source};
+use crate::index::{Applied, Index, IndexError, Node, Observation, Seen, Source, Verdict};
 use crate::store::{self, Store};
 use crate::types::{Clock, Ino, Key, Name, Tick};
 use claim::{Claim, Waiters};
 use fetch::{DownloadError, Fetcher};
 use flights::Flights;
+use hinted::{Recent, Wanted};
 use lookup::{Absences, Found};
 use outage::Outage;
 use stats::Counters;
@@ -80,6 +85,8 @@ pub enum WaitError {
 pub struct Settings {
     /// A key checked less than this ago is not asked for again (`--recheck`).
     pub recheck: Duration,
+    /// The same while events tell of changes (`--recheck-healthy`), of what was checked since they do.
+    pub recheck_healthy: Duration,
     /// Longest wait of a client for S3 before JUKEBOX (`--deadline`).
     pub deadline: Duration,
     /// `--stale-limit one`: longest wait of an open for a check in flight (`--stale-wait`); `None` = never waits.
@@ -106,6 +113,8 @@ pub struct Revalidator {
     stores: Stores,
     settings: Settings,
     clock: Clock,
+    /// Tick since which events tell of every change; 0 = they do not.
+    told_since: AtomicU64,
     fetcher: Arc<Fetcher>,
     /// Checks that are due, and the end that `run` takes them from.
     queue: mpsc::Sender<Claim>,
@@ -120,6 +129,8 @@ pub struct Revalidator {
     alone: Cache<Ino, (Tick, usize)>,
     lookups: Flights<(Ino, Name), Option<Found>>,
     absences: Absences,
+    recent: Recent,
+    wanted: Mutex<Wanted>,
     listings: Flights<Ino, listing::State>,
     mirrored: Mutex<MirrorProgress>,
     counters: Counters,
@@ -147,6 +158,7 @@ impl Revalidator {
             stores,
             settings,
             clock,
+            told_since: AtomicU64::new(0),
             fetcher,
             queue,
             due: Mutex::new(Some(due)),
@@ -156,6 +168,8 @@ impl Revalidator {
             alone: Cache::new(REMEMBERED),
             lookups: Flights::default(),
             absences: Absences::new(),
+            recent: Recent::new(),
+            wanted: Mutex::default(),
             listings: Flights::default(),
             mirrored: Mutex::default(),
             counters: Counters::default(),
@@ -173,6 +187,19 @@ impl Revalidator {
         self.fetcher.shut_down().await;
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Says since when events tell of every change, so that what was checked since then is checked less often; `None`: they
+    /// do not, and everything is as without them at once.
+    pub fn told_since(&self, since: Option<Tick>) {
+        self.told_since.store(since.map_or(0, |since| since.0), Ordering::Release);
+    }
+
+    /// For how long what was checked at `checked` is not asked about again.
+    fn recheck(&self, checked: Tick) -> Duration {
+        let since = self.told_since.load(Ordering::Acquire);
+        let is_told = since != 0 && checked.0 >= since;
+        if is_told { self.settings.recheck.max(self.settings.recheck_healthy) } else { self.settings.recheck }
     }
 
     /// Strict mode (F6): whether an open of `node` must wait for a check that an earlier request set off.
@@ -243,7 +270,14 @@ impl Revalidator {
         content: Option<Arc<Object>>,
     ) -> Result<Applied, Trouble> {
         let content_id = content.as_ref().map(|object| object.id());
-        Ok(self.index.apply(Observation { key, seen, sent, answered, source, content: content_id }).await?)
+        let observation = Observation { key: key.clone(), seen, sent, answered, source, content: content_id };
+        let applied = self.index.apply(observation).await?;
+        if let (Verdict::Created, Some(node), Some(said)) =
+            (applied.verdict, &applied.node, self.recent.since(&key, sent))
+        {
+            node.freshness.distrust(said);
+        }
+        Ok(applied)
     }
 }
 

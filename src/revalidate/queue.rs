@@ -44,7 +44,11 @@ impl Revalidator {
     pub fn touch(&self, node: &Arc<Node>) {
         node.freshness.serve();
         let now = self.clock.now();
-        if self.is_due(node, now) && !self.outage.is_on_at(now) && !self.is_refused(node.ino, now) {
+        if !self.is_due(node, now) {
+            if self.told_since.load(Ordering::Relaxed) != 0 && node.freshness.spare(now, self.settings.recheck) {
+                self.counters.spared();
+            }
+        } else if !self.outage.is_on_at(now) && !self.is_refused(node.ino, now) {
             self.enqueue(node);
         }
     }
@@ -59,11 +63,15 @@ impl Revalidator {
 
     /// Whether S3 should be asked about `node` at `now`.
     pub(super) fn is_due(&self, node: &Node, now: Tick) -> bool {
+        let is_old = |asked: Tick, limit: Duration| asked == Tick::NEVER || now.since(asked) >= limit;
         let checked = node.freshness.checked();
-        let is_old = |limit: Duration| checked == Tick::NEVER || now.since(checked) >= limit;
-        let old = is_old(self.settings.recheck);
+        let old = is_old(checked, self.recheck(checked));
         let due = match node.kind {
-            Kind::Dir => (node.listed && old && is_old(self.relist_after(node.ino))) || wants_attributes(node),
+            // Distrusted or not: every name that is said to be new would list all of it otherwise.
+            Kind::Dir => {
+                let relist = || is_old(node.freshness.last_checked(), self.relist_after(node.ino));
+                (node.listed && old && relist()) || wants_attributes(node)
+            }
             _ => old || wants_attributes(node),
         };
         due && !self.is_ours(node)
@@ -155,7 +163,7 @@ impl Revalidator {
     }
 
     /// Whether the listing of `dir` is known to be one page.
-    fn is_short(&self, dir: Ino) -> bool {
+    pub(super) fn is_short(&self, dir: Ino) -> bool {
         let pages = self.pages.get(&dir).or_else(|| {
             let entries = self.index.entries(dir, 0, PAGE + 1).ok()?.len();
             let pages = entries.div_ceil(PAGE) as u64;
@@ -166,23 +174,16 @@ impl Revalidator {
     }
 
     /// Whether `count` files may wait for a listing of `dir` that happens anyway: it is short, or cheaper.
-    fn listing_pays(&self, dir: Ino, count: usize) -> bool {
+    pub(super) fn listing_pays(&self, dir: Ino, count: usize) -> bool {
         self.pages.get(&dir).is_some_and(|pages| pages <= 1 || pages * 25 <= count as u64 * 2)
     }
 
     async fn perform(self: Arc<Revalidator>, job: Job) -> Vec<Job> {
         match job {
-            Job::File { claim, known_stale } => {
-                if known_stale || self.is_still_due(&claim) {
-                    let ino = claim.node().ino;
-                    if let Err(trouble) = self.check_file(ino, Source::Check).await {
-                        self.note(ino, &trouble);
-                    }
-                }
-                Vec::new()
-            }
+            Job::File { claim, known_stale } => self.check_alone(claim, known_stale).await,
             Job::Dir { claim, files } => self.check_dir_and(claim, files).await,
             Job::Many { dir, files } => {
+                self.past(distrusted(&files)).await;
                 let files = files.into_iter().filter(|claim| self.is_still_due(claim)).collect();
                 self.check_many(dir, files).await.unwrap_or_else(|trouble| {
                     self.note(dir, &trouble);
@@ -192,9 +193,28 @@ impl Revalidator {
         }
     }
 
+    /// A file's check, and the next one where somebody has said meanwhile that there is something new.
+    async fn check_alone(&self, claim: Claim, known_stale: bool) -> Vec<Job> {
+        let freshness = &claim.node().freshness;
+        let (ino, told) = (claim.node().ino, freshness.distrusted());
+        self.past(told).await;
+        if !known_stale && !self.is_still_due(&claim) {
+            return Vec::new();
+        }
+        match self.check_file(ino, Source::Check).await {
+            Ok(_) if freshness.distrusted() > told => vec![Job::File { claim, known_stale: false }],
+            Ok(_) => Vec::new(),
+            Err(trouble) => {
+                self.note(ino, &trouble);
+                Vec::new()
+            }
+        }
+    }
+
     /// A directory's check, and what it leaves to be asked alone.
     async fn check_dir_and(&self, claim: Claim, files: Vec<Claim>) -> Vec<Job> {
         let dir = claim.node().ino;
+        self.past(claim.node().freshness.distrusted().max(distrusted(&files))).await;
         let outdated = match self.is_still_due(&claim) {
             true => self.check_dir(dir, Source::Check).await,
             false => Ok(Vec::new()),
@@ -240,6 +260,11 @@ impl Revalidator {
             }
         }
     }
+}
+
+/// When any of them was last distrusted.
+fn distrusted(claims: &[Claim]) -> Tick {
+    claims.iter().map(|claim| claim.node().freshness.distrusted()).max().unwrap_or(Tick::NEVER)
 }
 
 /// Takes all that is queued now, after letting the touches of the same moment arrive.

@@ -29,6 +29,8 @@ pub struct FreshStats {
     pub in_flight: u64,
     /// Checks given up because the queue was full; the next touch asks again.
     pub dropped: u64,
+    /// Checks that were not made because events tell of changes.
+    pub spared: u64,
 }
 
 #[derive(Default)]
@@ -40,6 +42,7 @@ pub(super) struct Counters {
     max_stale_ms: AtomicU64,
     histogram: [AtomicU64; BOUNDS_MS.len()],
     dropped: AtomicU64,
+    spared: AtomicU64,
     pub(super) in_flight: AtomicUsize,
 }
 
@@ -69,6 +72,11 @@ impl Counters {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A check would have been made without events.
+    pub(super) fn spared(&self) {
+        self.spared.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn snapshot(&self, queued: usize) -> FreshStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FreshStats {
@@ -81,6 +89,7 @@ impl Counters {
             queued: queued as u64,
             in_flight: self.in_flight.load(Ordering::Relaxed) as u64,
             dropped: read(&self.dropped),
+            spared: read(&self.spared),
         }
     }
 }

@@ -153,7 +153,9 @@ impl Rig {
         let content = Content::open(dir.path(), index.clone(), limit, clock.clone()).unwrap();
         let s3 = Arc::new(FakeS3::default());
         let stores = Stores { foreground: s3.clone(), background: s3.clone() };
-        let settings = Settings { recheck: Duration::from_secs(1), deadline, stale_wait: None, small_object: 1 << 20 };
+        let recheck = Duration::from_secs(1);
+        let settings =
+            Settings { recheck, recheck_healthy: recheck, deadline, stale_wait: None, small_object: 1 << 20 };
         let fetcher = Fetcher::new(index.clone(), content.clone(), stores, settings, clock.clone());
         Rig { _dir: dir, clock, index, content, s3, fetcher }
     }

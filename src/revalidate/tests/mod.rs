@@ -48,6 +48,7 @@ impl Default for Setup {
             deadline: config::DEADLINE,
             stale_wait: None,
             small_object: config::SMALL_OBJECT_BYTES,
+            recheck_healthy: config::RECHECK_HEALTHY,
         };
         Setup { settings, limit: CacheLimit::Bytes(1 << 30) }
     }

@@ -107,6 +107,7 @@ impl Rig {
             deadline: config::DEADLINE,
             stale_wait: None,
             small_object: config::SMALL_OBJECT_BYTES,
+            recheck_healthy: config::RECHECK_HEALTHY,
         };
         let revalidator = Revalidator::new(index.clone(), content.clone(), stores, reading, clock.clone());
         let rooms =

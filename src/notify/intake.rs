@@ -1,0 +1,174 @@
+//! The one place that takes hints, whoever tells them: leaves out what is old news, and has the rest distrusted.
+//! Owns: the order of events of one key, the counters of hints, and which keys are of the export (`Scope`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tracing::warn;
+
+use super::order::Order;
+use super::{Health, Hint, Said, Tell, Told};
+use crate::revalidate::{Effect, Revalidator};
+use crate::types::{Clock, Key};
+
+/// Hints taken between two yields, so that a wave lets others run.
+const BATCH: usize = 64;
+
+/// Takes hints. Cheap to share behind an `Arc`.
+pub struct Intake {
+    revalidator: Arc<Revalidator>,
+    health: Arc<Health>,
+    clock: Clock,
+    order: Order,
+    hints: AtomicU64,
+    applied: AtomicU64,
+    echoes: AtomicU64,
+    outdated: AtomicU64,
+    elsewhere: AtomicU64,
+}
+
+/// How many hints there were, and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub hints: u64,
+    /// Those for which something here is distrusted.
+    pub applied: u64,
+    /// Those that told what is here.
+    pub echoes: u64,
+    /// Those that came after a later one of their key.
+    pub outdated: u64,
+    /// Those of nothing that is here.
+    pub elsewhere: u64,
+}
+
+/// What is served: a bucket, and the prefix in it.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    bucket: String,
+    prefix: String,
+}
+
+impl Scope {
+    /// Of a bucket and its mounted prefix, which is empty or ends in `/`.
+    pub fn new(bucket: &str, prefix: &str) -> Scope {
+        Scope { bucket: bucket.to_owned(), prefix: prefix.to_owned() }
+    }
+
+    /// The key relative to the export; `None` for what is not of it, or is no key.
+    pub fn key(&self, bucket: &str, raw_key: &str) -> Option<Key> {
+        if bucket != self.bucket {
+            return None;
+        }
+        raw_key.strip_prefix(self.prefix.as_str()).and_then(Key::new)
+    }
+}
+
+impl Intake {
+    /// Brings hints to `revalidator`, and notes in `health` how late they are.
+    pub fn new(revalidator: Arc<Revalidator>, health: Arc<Health>, clock: Clock) -> Arc<Intake> {
+        Arc::new(Intake {
+            revalidator,
+            health,
+            clock,
+            order: Order::new(),
+            hints: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            echoes: AtomicU64::new(0),
+            outdated: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
+        })
+    }
+
+    /// What has been taken so far.
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            hints: read(&self.hints),
+            applied: read(&self.applied),
+            echoes: read(&self.echoes),
+            outdated: read(&self.outdated),
+            elsewhere: read(&self.elsewhere),
+        }
+    }
+
+    /// Which sources can be relied on.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    async fn take(&self, hint: &Hint, told: &mut Told) {
+        let is_news = hint.sequencer.as_ref().is_none_or(|sequencer| self.order.advance(&hint.key, sequencer));
+        if !is_news {
+            told.outdated += 1;
+            return;
+        }
+        self.health.delivered(hint.origin, self.lag(hint));
+        let is_prefix = hint.said == Said::Changed && hint.key.is_prefix();
+        let effect = match is_prefix {
+            true => self.revalidator.hinted_below(&hint.key).await,
+            false => self.revalidator.hinted(hint),
+        };
+        match effect {
+            Ok(Effect::Applied) => told.applied += 1,
+            Ok(Effect::Echo) => told.echoes += 1,
+            Ok(Effect::Elsewhere) => told.elsewhere += 1,
+            // The checks behind answers find it.
+            Err(error) => warn!(key = %hint.key, %error, "cannot tell what has changed"),
+        }
+    }
+
+    /// How late a hint is; nothing before it happened.
+    fn lag(&self, hint: &Hint) -> Option<Duration> {
+        let at = hint.at?;
+        Some(Duration::from_nanos(u64::try_from(self.clock.wall().0.saturating_sub(at.0)).unwrap_or(0)))
+    }
+
+    fn count(&self, told: Told) {
+        let all = told.applied + told.echoes + told.outdated + told.elsewhere;
+        for (counter, n) in [
+            (&self.hints, all),
+            (&self.applied, told.applied),
+            (&self.echoes, told.echoes),
+            (&self.outdated, told.outdated),
+            (&self.elsewhere, told.elsewhere),
+        ] {
+            counter.fetch_add(n as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+#[async_trait]
+impl Tell for Intake {
+    async fn tell(&self, hints: Vec<Hint>) -> Told {
+        let mut told = Told::default();
+        for (n, hint) in hints.iter().enumerate() {
+            self.take(hint, &mut told).await;
+            if n % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.count(told);
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn other_buckets_and_prefixes_are_not_of_the_export() {
+        let scope = Scope::new("media", "web/");
+        assert_eq!(scope.key("media", "web/a/b").unwrap().as_str(), "a/b");
+        assert_eq!(scope.key("media", "web/"), Some(Key::root()));
+        assert_eq!(scope.key("media", "web"), None);
+        assert_eq!(scope.key("media", "other/a"), None);
+        assert_eq!(scope.key("media2", "web/a"), None);
+        assert_eq!(scope.key("media", &format!("web/{}", "x".repeat(1025))), None);
+        assert_eq!(Scope::new("media", "").key("media", "a").unwrap().as_str(), "a");
+    }
+}

@@ -1,0 +1,354 @@
+//! What others say has changed: distrusted at once, and asked about at once where somebody would see it.
+//! Owns: the names and subtrees that are still to be asked about, and what was said lately of keys not here (`recent`).
+//! Invariants
+//! - A hint changes nothing but trust: an answer to what was asked before it settles nothing, and what is asked is sent
+//!   in a later tick than the hint came in. The rest is the reconcile function's.
+//! - What is asked about for a hint is bounded. What is too much is only distrusted: the next touch asks.
+
+mod recent;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+
+pub(super) use recent::Recent;
+
+use super::listing::How;
+use super::queue::LIST_PAYS;
+use super::{Asked, Revalidator, Stamps, Trouble, check};
+use crate::index::{IndexError, Kind, Located, Node, Remote, Seen, Source};
+use crate::notify::{Hint, Origin, Said};
+use crate::store;
+use crate::types::{Component, Ino, Key, Tick, Time};
+
+/// Names to be asked about: with keys of 100 bytes some MB.
+const MOST_NAMES: usize = 16_384;
+/// Directories to be listed with all below them; one that is too many stands for the root.
+const MOST_SUBTREES: usize = 64;
+/// Of one wave, asked at once.
+const AT_ONCE: usize = 16;
+/// So many names of a directory are worth a listing of unknown length.
+const MANY: usize = 1_000;
+/// Nodes looked at between two yields.
+const BATCH: usize = 1_000;
+/// 2 s: Last-Modified tells whole seconds, and the event of a write comes a little after it.
+const ECHO_SLACK: Duration = Duration::from_secs(2);
+
+/// What a hint came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Something here is distrusted for it.
+    Applied,
+    /// What is here is what it tells.
+    Echo,
+    /// It is of nothing that is here.
+    Elsewhere,
+}
+
+/// What is still to be asked about, and whether somebody is at it.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// Keys and prefixes that have come or gone, by directory; `None`: too many to tell.
+    names: HashMap<Ino, Option<HashSet<Key>>>,
+    /// How many those are.
+    count: usize,
+    asking: bool,
+    subtrees: BTreeSet<Ino>,
+    sweeping: bool,
+}
+
+impl Wanted {
+    fn add(&mut self, dir: Ino, key: Key) {
+        let is_full = self.count.max(self.names.len()) >= MOST_NAMES;
+        if is_full && !self.names.contains_key(&dir) {
+            return;
+        }
+        let names = self.names.entry(dir).or_insert_with(|| Some(HashSet::new()));
+        match names {
+            Some(keys) if is_full => {
+                self.count -= keys.len();
+                *names = None;
+            }
+            Some(keys) => self.count += usize::from(keys.insert(key)),
+            None => {}
+        }
+    }
+
+    /// All that there is to be asked about; `None`, and whoever asked is done, when there is nothing.
+    fn take(&mut self) -> Option<HashMap<Ino, Option<HashSet<Key>>>> {
+        self.count = 0;
+        self.asking = !self.names.is_empty();
+        self.asking.then(|| std::mem::take(&mut self.names))
+    }
+}
+
+impl Revalidator {
+    /// Takes what was said of one key: from now on no answer trusts what was there before.
+    /// # Errors
+    /// When the index cannot tell what the key is.
+    pub fn hinted(&self, hint: &Hint) -> Result<Effect, IndexError> {
+        let now = self.clock.now();
+        // First of all: what comes in between this and the next line finds it.
+        self.recent.note(&hint.key, now);
+        match self.index.locate(&hint.key)? {
+            Located::Here(node) if self.is_echo(&node, hint) => Ok(Effect::Echo),
+            Located::Here(node) => {
+                self.hinted_node(&node, hint, now)?;
+                Ok(Effect::Applied)
+            }
+            Located::Missing { dir, component, key } if hint.said != Said::Removed => {
+                self.expect_name(&dir, &component, key, now);
+                Ok(Effect::Applied)
+            }
+            Located::Missing { .. } | Located::Elsewhere => Ok(Effect::Elsewhere),
+        }
+    }
+
+    /// The same, of all that is below a prefix.
+    /// # Errors
+    /// As `hinted`.
+    pub async fn hinted_below(&self, prefix: &Key) -> Result<Effect, IndexError> {
+        let now = self.clock.now();
+        self.recent.note_prefix(prefix, now);
+        self.absences.forget_all();
+        self.lookups.forsake_all();
+        let dir = match self.index.locate(prefix)? {
+            Located::Here(dir) if dir.kind == Kind::Dir => dir,
+            Located::Missing { dir, component, key } => {
+                self.expect_name(&dir, &component, key, now);
+                return Ok(Effect::Applied);
+            }
+            Located::Here(_) | Located::Elsewhere => return Ok(Effect::Elsewhere),
+        };
+        self.distrust_below(dir.ino, now).await;
+        self.sweep_soon(dir.ino);
+        Ok(Effect::Applied)
+    }
+
+    fn hinted_node(&self, node: &Arc<Node>, hint: &Hint, now: Tick) -> Result<(), IndexError> {
+        node.freshness.distrust(now);
+        if self.is_ours(node) {
+            return Ok(());
+        }
+        if hint.said == Said::Removed || node.kind == Kind::Dir {
+            // With its last entry a directory goes, too.
+            if let Some(parent) = self.index.node(node.parent)? {
+                parent.freshness.distrust(now);
+            }
+            self.ask_soon(node.parent, hint.key.clone());
+        } else if check::is_complete(node) || node.freshness.served() > 0 {
+            self.enqueue(node);
+        }
+        Ok(())
+    }
+
+    /// S3 may have `component` of `dir` now, at `key`. Where clients believe to know all names of `dir`, it is asked.
+    fn expect_name(&self, dir: &Arc<Node>, component: &Component, key: Key, now: Tick) {
+        self.recent.note(&key, now);
+        dir.freshness.distrust(now);
+        for shadowed in [false, true] {
+            let name = (dir.ino, component.name(shadowed));
+            self.absences.forget(&name);
+            self.lookups.forsake(&name);
+        }
+        if dir.listed && !self.is_ours(dir) {
+            self.ask_soon(dir.ino, key);
+        }
+    }
+
+    /// Whether the hint tells of the very version that is here. Of one that was only rewritten with other metadata the
+    /// tag is the same, and the time is later.
+    fn is_echo(&self, node: &Node, hint: &Hint) -> bool {
+        let (Some(remote), Said::Written { etag: Some(etag), .. }) = (&node.remote, &hint.said) else { return false };
+        if remote.etag != *etag {
+            return false;
+        }
+        let Some(at) = hint.at else { return hint.origin != Origin::Peer };
+        let known = match (remote.last_modified, node.freshness.observed()) {
+            (Remote::UNTOLD, Tick::NEVER) => return false,
+            (Remote::UNTOLD, written) => {
+                let ago = self.clock.now().since(written);
+                Time(self.clock.wall().0.saturating_sub(nanos(ago)))
+            }
+            (last_modified, _) => last_modified,
+        };
+        at.0 <= known.0.saturating_add(nanos(ECHO_SLACK))
+    }
+
+    /// Distrusts `top` and all below it that is in memory; of the rest nothing is trusted anyway.
+    async fn distrust_below(&self, top: Ino, now: Tick) {
+        let mut below = HashMap::from([(Ino::ROOT, top == Ino::ROOT), (top, true)]);
+        for (n, node) in self.index.in_memory().into_iter().enumerate() {
+            if n % BATCH == BATCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            if self.is_below(&node, &mut below) {
+                node.freshness.distrust(now);
+            }
+        }
+    }
+
+    /// Whether `node` is below what `below` has as true. Where the index fails, it may be.
+    fn is_below(&self, node: &Arc<Node>, below: &mut HashMap<Ino, bool>) -> bool {
+        let (mut way, mut at) = (Vec::new(), node.clone());
+        let is_below = loop {
+            if let Some(known) = below.get(&at.ino) {
+                break *known;
+            }
+            way.push(at.ino);
+            match self.index.node(at.parent) {
+                Ok(Some(parent)) => at = parent,
+                Ok(None) | Err(_) => break true,
+            }
+        };
+        // Files are looked at once each: only the directories on the way are worth remembering.
+        below.extend(way.into_iter().skip(usize::from(node.kind != Kind::Dir)).map(|ino| (ino, is_below)));
+        is_below
+    }
+
+    /// Has S3 asked about `key`, which is, or would be, an entry of `dir`.
+    fn ask_soon(&self, dir: Ino, key: Key) {
+        let mut wanted = self.wanted.lock();
+        wanted.add(dir, key);
+        if !std::mem::replace(&mut wanted.asking, true) {
+            let me = self.me();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = me.ask_for_names() => {}
+                    () = me.stopping.cancelled() => {}
+                }
+            });
+        }
+    }
+
+    /// Asks until there is nothing left to ask about.
+    async fn ask_for_names(&self) {
+        loop {
+            // Names of one wave that are on their way join it.
+            tokio::task::yield_now().await;
+            let Some(names) = self.wanted.lock().take() else { return };
+            self.past(self.clock.now()).await;
+            let mut alone = Vec::new();
+            for (dir, keys) in names {
+                match keys {
+                    Some(keys) if !self.listing_finds(dir, keys.len()) => alone.extend(keys),
+                    _ => self.list_again(dir).await,
+                }
+            }
+            stream::iter(alone).for_each_concurrent(AT_ONCE, |key| self.ask_for_name(key)).await;
+        }
+    }
+
+    /// One listing in the place of many questions.
+    async fn list_again(&self, dir: Ino) {
+        match self.check_dir(dir, Source::Event).await {
+            Ok(outdated) => stream::iter(outdated).for_each_concurrent(AT_ONCE, |ino| self.renew(ino)).await,
+            Err(trouble) => self.note(dir, &trouble),
+        }
+    }
+
+    /// Whether `dir` is listed, and that costs less than asking about `count` of its names.
+    fn listing_finds(&self, dir: Ino, count: usize) -> bool {
+        let pays = || match self.pages.get(&dir) {
+            None => count >= MANY || self.is_short(dir),
+            Some(_) => self.listing_pays(dir, count),
+        };
+        count >= LIST_PAYS && matches!(self.index.node(dir), Ok(Some(node)) if node.listed) && pays()
+    }
+
+    async fn ask_for_name(&self, key: Key) {
+        if self.outage.is_on() {
+            return;
+        }
+        let store = &self.stores.background;
+        let seen = match key.is_prefix() {
+            true => self.look_below(store, &key).await,
+            false => {
+                let Asked { answer, at } = self.ask(store.head(&key)).await;
+                match answer {
+                    Ok(meta) => Ok((Seen::Object(meta), at)),
+                    Err(store::Error::NotFound { .. }) => Ok((Seen::Absent, at)),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        };
+        let told = match seen {
+            Ok((seen, at)) => self.learn_of(key, seen, at).await,
+            Err(trouble) => Err(trouble),
+        };
+        if let Err(trouble) = told {
+            tracing::debug!(%trouble, "cannot ask about a name that is said to have come or gone");
+        }
+    }
+
+    /// Applies what S3 says of a key; of a file that is complete here, only when its new version is here as well.
+    async fn learn_of(&self, key: Key, seen: Seen, at: Stamps) -> Result<(), Trouble> {
+        match self.index.locate(&key)? {
+            Located::Here(node) if matches!(seen, Seen::Object(_)) && check::is_complete(&node) => self.enqueue(&node),
+            _ => drop(self.apply(key, seen, at, Source::Event).await?),
+        }
+        Ok(())
+    }
+
+    /// Has everything below `dir` listed.
+    fn sweep_soon(&self, dir: Ino) {
+        let mut wanted = self.wanted.lock();
+        let is_full = wanted.subtrees.len() >= MOST_SUBTREES;
+        wanted.subtrees.insert(if is_full { Ino::ROOT } else { dir });
+        if !std::mem::replace(&mut wanted.sweeping, true) {
+            let me = self.me();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = me.sweep_subtrees() => {}
+                    () = me.stopping.cancelled() => {}
+                }
+            });
+        }
+    }
+
+    async fn sweep_subtrees(&self) {
+        loop {
+            let next = {
+                let mut wanted = self.wanted.lock();
+                let next = wanted.subtrees.pop_first();
+                wanted.sweeping = next.is_some();
+                next
+            };
+            let Some(dir) = next else { return };
+            self.past(self.clock.now()).await;
+            let how = How { store: &self.stores.background, recursive: true, patient: false };
+            match self.sweep(dir, how, || ()).await {
+                Ok(swept) => stream::iter(swept.outdated).for_each_concurrent(AT_ONCE, |ino| self.renew(ino)).await,
+                Err(trouble) => self.note(dir, &trouble),
+            }
+        }
+    }
+
+    /// Waits until it is later than `tick`: at most a millisecond.
+    pub(super) async fn past(&self, tick: Tick) {
+        if self.clock.now() <= tick {
+            self.clock.reached(Tick(tick.0 + 1)).await;
+        }
+    }
+
+    /// What came in by an answer to a question sent at `sent`, older than what was said of it, is distrusted and asked
+    /// about. To be called when it is in the index: who says something of it later finds it there.
+    pub(super) fn distrust_again(&self, keys: &[Key], sent: Tick) -> Result<(), Trouble> {
+        for key in keys {
+            if let Some(said) = self.recent.since(key, sent)
+                && let Located::Here(node) = self.index.locate(key)?
+            {
+                node.freshness.distrust(said);
+                self.ask_soon(node.parent, key.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
