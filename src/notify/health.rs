@@ -107,6 +107,9 @@ impl Health {
                 false => source.proved = now,
             }
         });
+        if lag.is_some_and(|lag| lag > LATE) {
+            self.changed.notify_one();
+        }
     }
 
     /// A change was found of which no event told: what proved the sources proves nothing any more.
@@ -174,7 +177,6 @@ impl Health {
 }
 
 impl Source {
-    /// Until when each of the conditions holds.
     fn is_healthy(&self, now: Tick) -> bool {
         let within = |at: Tick, limit: Duration| at != Tick::NEVER && now.since(at) < limit;
         self.error.is_none()
@@ -232,5 +234,99 @@ impl Drop for Beat {
     fn drop(&mut self) {
         self.health.sources.lock().retain(|source| source.number != self.number);
         self.health.update(|_, _| ());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::revalidate::tests::Rig;
+
+    const HEARTBEAT: Duration = Duration::from_secs(40);
+
+    struct Bench {
+        rig: Rig,
+        health: Arc<Health>,
+        beat: Beat,
+    }
+
+    impl Bench {
+        /// With a source that has proved itself, and `run` on its way.
+        async fn new() -> Bench {
+            let rig = Rig::new().await;
+            let health = Health::new(rig.revalidator.clone(), rig.clock.clone());
+            tokio::spawn(health.clone().run(rig.stop.clone()));
+            let beat = health.register(Origin::Sqs, HEARTBEAT);
+            assert_eq!(health.since(), None, "nothing is proved yet");
+            beat.heard();
+            assert_eq!(health.since(), None, "a queue that answers may have no bucket behind it");
+            health.delivered(Origin::Sqs, Some(Duration::from_secs(1)));
+            assert_eq!(health.since(), Some(rig.clock.now()));
+            Bench { rig, health, beat }
+        }
+
+        /// Lets time pass; whoever waits for it runs.
+        async fn pass(&self, seconds: u64) {
+            self.rig.clock.advance(Duration::from_secs(seconds));
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn is_healthy(&self) -> bool {
+            self.health.since().is_some()
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_past_the_heartbeat_is_noticed_by_itself() {
+        let bench = Bench::new().await;
+        tokio::task::yield_now().await;
+        bench.pass(39).await;
+        assert!(bench.is_healthy());
+        bench.beat.heard();
+        tokio::task::yield_now().await;
+        bench.pass(39).await;
+        assert!(bench.is_healthy());
+        bench.pass(1).await;
+        assert!(!bench.is_healthy());
+        let again = bench.rig.clock.now();
+        bench.beat.heard();
+        assert_eq!(bench.health.since(), Some(again), "what was checked in between is not trusted for longer");
+    }
+
+    #[tokio::test]
+    async fn errors_and_late_events_end_the_trust_at_once() {
+        let bench = Bench::new().await;
+        bench.beat.failed(&"access denied");
+        assert!(!bench.is_healthy());
+        assert_eq!(bench.health.sources()[0].error.as_deref(), Some("access denied"));
+        bench.beat.heard();
+        assert!(bench.is_healthy());
+        bench.health.delivered(Origin::Sqs, Some(Duration::from_secs(31)));
+        assert!(!bench.is_healthy(), "there is a backlog");
+        bench.health.delivered(Origin::Sqs, Some(Duration::from_secs(1)));
+        assert!(!bench.is_healthy());
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+            bench.pass(20).await;
+            bench.beat.heard();
+        }
+        assert!(bench.is_healthy());
+    }
+
+    #[tokio::test]
+    async fn source_that_is_given_up_or_misses_a_change_is_not_relied_on() {
+        let bench = Bench::new().await;
+        bench.health.missed();
+        assert!(!bench.is_healthy());
+        bench.health.delivered(Origin::Webhook, None);
+        assert!(!bench.is_healthy(), "another source's event proves nothing of this one");
+        bench.health.delivered(Origin::Sqs, None);
+        assert!(bench.is_healthy());
+        let Bench { health, beat, .. } = bench;
+        drop(beat);
+        assert_eq!(health.since(), None);
     }
 }

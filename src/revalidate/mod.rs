@@ -25,7 +25,7 @@ mod outage;
 mod queue;
 mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::future::Future;
 use std::ops::Range;

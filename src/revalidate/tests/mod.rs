@@ -4,6 +4,7 @@
 
 mod behind;
 mod commands;
+mod hinted;
 mod listing;
 mod lookup;
 mod many;
@@ -55,21 +56,21 @@ impl Default for Setup {
 }
 
 /// A server without its wire: S3, cache and revalidator, used as `fs/` uses them.
-struct Rig {
+pub(crate) struct Rig {
     s3: S3Server,
     bucket: Bucket,
-    clock: Clock,
+    pub(crate) clock: Clock,
     index: Arc<Index>,
     content: Arc<Content>,
-    revalidator: Arc<Revalidator>,
-    stop: CancellationToken,
+    pub(crate) revalidator: Arc<Revalidator>,
+    pub(crate) stop: CancellationToken,
     _stop_at_end: DropGuard,
     tasks: Vec<JoinHandle<()>>,
     dir: TempDir,
 }
 
 impl Rig {
-    async fn new() -> Rig {
+    pub(crate) async fn new() -> Rig {
         Rig::with(Setup::default()).await
     }
 

@@ -1,0 +1,274 @@
+//! What others say has changed: issue 5's "a hint only expires; truth comes from S3".
+
+use super::*;
+use crate::notify::{Health, Hint, Intake, Origin, Said, Sequencer, Tell, Told};
+
+/// A rig whose checks are rare, and where its hints go in.
+struct Bench {
+    rig: Rig,
+    intake: Arc<Intake>,
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let mut setup = Setup::default();
+        setup.settings.recheck = Duration::from_secs(60);
+        let rig = Rig::with(setup).await;
+        let health = Health::new(rig.revalidator.clone(), rig.clock.clone());
+        let intake = Intake::new(rig.revalidator.clone(), health, rig.clock.clone());
+        Bench { rig, intake }
+    }
+
+    /// Tells, a moment after all that has happened so far; the next moment is here when it returns.
+    async fn tell(&self, hints: Vec<Hint>) -> Told {
+        self.rig.clock.advance(Duration::from_millis(1));
+        let told = self.intake.tell(hints).await;
+        self.rig.clock.advance(Duration::from_millis(1));
+        told
+    }
+
+    async fn tell_and_settle(&self, hints: Vec<Hint>) -> Told {
+        let told = self.tell(hints).await;
+        self.quiet().await;
+        told
+    }
+
+    /// Waits until nothing is asked any more; what waits for a later tick gets it.
+    async fn quiet(&self) {
+        let quiet = self.rig.revalidator.quiet();
+        tokio::pin!(quiet);
+        let all = async {
+            loop {
+                tokio::select! {
+                    () = &mut quiet => return,
+                    () = tokio::time::sleep(Duration::from_millis(1)) => self.rig.clock.advance(Duration::from_millis(1)),
+                }
+            }
+        };
+        within(all).await;
+    }
+}
+
+fn hint(key: &str, said: Said) -> Hint {
+    Hint { key: Key::new(key).unwrap(), said, sequencer: None, at: None, origin: Origin::Sqs }
+}
+
+fn written(key: &str) -> Hint {
+    hint(key, Said::Written { etag: None, size: None })
+}
+
+fn applied(n: usize) -> Told {
+    Told { applied: n, ..Told::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hint_makes_the_next_request_fresh() {
+    let t = Bench::new().await;
+    t.rig.warm("a.txt", "one").await;
+    t.rig.bucket.put("a.txt", "two", &[]);
+    t.rig.pass_recheck();
+    assert_eq!(t.rig.read_warm("a.txt"), "one", "checked less than --recheck ago");
+    assert_eq!(t.rig.s3.requests().total(), 0);
+    assert_eq!(t.tell_and_settle(vec![written("a.txt")]).await, applied(1));
+    assert_eq!(t.rig.read_warm("a.txt"), "two", "nobody had to ask for it first");
+    t.quiet().await;
+    assert_eq!(t.rig.s3.requests().total(), 1, "and it is fresh for another --recheck");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_in_flight_that_was_sent_before_the_hint_does_not_count() {
+    let t = Bench::new().await;
+    t.rig.warm("a.txt", "one").await;
+    t.rig.clock.advance(Duration::from_secs(60));
+    let gate = t.rig.s3.faults().hold_answer(Request::Get);
+    t.rig.read_warm("a.txt");
+    within(gate.arrived()).await;
+    t.rig.bucket.put("a.txt", "two", &[]);
+    t.tell(vec![written("a.txt")]).await;
+    gate.release();
+    t.quiet().await;
+    assert_eq!(t.rig.read_warm("a.txt"), "two");
+    assert_eq!(t.rig.count(Request::Get), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listing_in_flight_that_was_sent_before_the_hint_settles_nothing() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    let gate = t.rig.s3.faults().hold_answer(Request::List);
+    let listing = t.rig.revalidator.list(t.rig.known("d/").unwrap().ino);
+    within(gate.arrived()).await;
+    t.rig.bucket.put("d/b", "new", &[]);
+    t.rig.bucket.delete("d/a");
+    t.tell(vec![written("d/b"), hint("d/a", Said::Removed)]).await;
+    gate.release();
+    within(listing.ended()).await.unwrap();
+    t.quiet().await;
+    let dir = t.rig.known("d/").unwrap();
+    assert_eq!(dir.freshness.checked(), Tick::NEVER);
+    assert!(!t.rig.revalidator.is_absent(&dir, &name("b")), "its listing is older than what was said");
+    assert_eq!(t.rig.read("d/b").await, "new");
+    assert!(t.rig.known("d/a").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_name_is_in_the_next_readdir_of_a_listed_directory() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    t.rig.list("d").await;
+    t.quiet().await;
+    t.rig.s3.requests().reset();
+    t.rig.bucket.put("d/b", "two", &[]);
+    t.rig.bucket.put("d/s/x", "three", &[]);
+    assert_eq!(t.tell_and_settle(vec![written("d/b"), written("d/s/x")]).await, applied(2));
+    let dir = t.rig.known("d/").unwrap();
+    let mut names = t.rig.names(dir.ino);
+    names.sort();
+    assert_eq!(names, ["a", "b", "s"]);
+    assert_eq!((t.rig.count(Request::Head), t.rig.count(Request::List)), (1, 1), "a key, and a prefix");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn remembered_absence_is_forgotten() {
+    let t = Bench::new().await;
+    assert!(t.rig.find("a").await.unwrap().is_none());
+    t.rig.bucket.put("a", "one", &[]);
+    assert!(t.rig.find("a").await.unwrap().is_none(), "remembered for --recheck");
+    t.tell_and_settle(vec![written("a")]).await;
+    assert!(t.rig.find("a").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookup_in_flight_that_was_sent_before_the_hint_is_not_joined_and_not_remembered() {
+    let t = Bench::new().await;
+    let gate = t.rig.s3.faults().hold_answer(On::any());
+    let revalidator = t.rig.revalidator.clone();
+    let before = tokio::spawn(async move { revalidator.look_up(Ino::ROOT, &name("a")).await });
+    within(gate.arrived()).await;
+    t.rig.bucket.put("a", "one", &[]);
+    t.tell(vec![written("a")]).await;
+    gate.release();
+    let after = t.rig.find("a");
+    assert!(within(after).await.unwrap().is_some(), "asked again");
+    drop(within(before).await);
+    assert!(t.rig.find("a").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removed_key_is_gone_before_anybody_asks() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    t.rig.list("d").await;
+    t.rig.bucket.delete("d/a");
+    assert_eq!(t.tell_and_settle(vec![hint("d/a", Said::Removed)]).await, applied(1));
+    assert!(t.rig.known("d/a").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_here_is_nobodys_business() {
+    let t = Bench::new().await;
+    let told = t.tell_and_settle(vec![hint("no/such", Said::Removed), written("cold/unlisted")]).await;
+    assert_eq!((told.elsewhere, told.applied), (1, 1), "of what may come, the absence is forgotten");
+    assert_eq!(t.rig.s3.requests().total(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_write_comes_back_as_an_echo() {
+    let t = Bench::new().await;
+    t.rig.warm("a", "one").await;
+    let etag = t.rig.known("a").unwrap().remote.clone().unwrap().etag;
+    let said = |etag: &ETag| Said::Written { etag: Some(etag.clone()), size: Some(3) };
+    let told = t.tell_and_settle(vec![hint("a", said(&etag))]).await;
+    assert_eq!(told, Told { echoes: 1, ..Told::default() });
+    assert_eq!(t.rig.s3.requests().total(), 0);
+    t.tell_and_settle(vec![hint("a", said(&ETag::new("other")))]).await;
+    assert_eq!(t.rig.s3.requests().total(), 1);
+    assert_eq!(t.rig.read_warm("a"), "one", "it was not true");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn same_bytes_with_other_metadata_are_no_echo() {
+    let t = Bench::new().await;
+    t.rig.warm("a", "one").await;
+    t.rig.clock.advance(Duration::from_secs(10));
+    t.rig.bucket.put("a", "one", &[("file-permissions", "0100600")]);
+    let etag = t.rig.known("a").unwrap().remote.clone().unwrap().etag;
+    let said = Said::Written { etag: Some(etag), size: Some(3) };
+    let at = Some(t.rig.clock.wall());
+    t.tell_and_settle(vec![Hint { at, ..hint("a", said) }]).await;
+    assert_eq!(t.rig.known("a").unwrap().mode, 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doubled_late_and_forged_hints_cost_a_request_at_most() {
+    let t = Bench::new().await;
+    t.rig.warm("a", "one").await;
+    let numbered = |digits| Hint { sequencer: Sequencer::new(digits), ..written("a") };
+    assert_eq!(t.tell_and_settle(vec![numbered("0B")]).await.applied, 1);
+    let told = t.tell_and_settle(vec![numbered("0B"), numbered("A"), numbered("00B")]).await;
+    assert_eq!(told, Told { outdated: 3, ..Told::default() });
+    assert_eq!(t.rig.s3.requests().total(), 1);
+    // Forged: there is no such change.
+    let removed = Hint { sequencer: Sequencer::new("C"), ..hint("a", Said::Removed) };
+    t.tell_and_settle(vec![removed, written("never/was"), hint("a", Said::Changed)]).await;
+    assert_eq!(t.rig.read_warm("a"), "one");
+    assert!(t.rig.known("never/was").is_none());
+    assert!(t.rig.s3.requests().total() <= 4);
+    let counts = t.intake.counts();
+    assert_eq!((counts.hints, counts.outdated), (7, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peer_hint_for_dirty_file_keeps_local_bytes() {
+    let t = Bench::new().await;
+    t.rig.warm("a", "one").await;
+    let node = t.rig.known("a").unwrap();
+    changes::stage(&t.rig.index, node.ino, 3).await;
+    t.rig.bucket.put("a", "theirs", &[]);
+    let before = t.rig.known("a").unwrap().inode.clone();
+    for said in [Said::Written { etag: Some(ETag::new("x")), size: Some(6) }, Said::Removed, Said::Changed] {
+        let told = t.tell_and_settle(vec![Hint { origin: Origin::Peer, ..hint("a", said) }]).await;
+        assert_eq!(told, applied(1));
+    }
+    assert_eq!(t.rig.known("a").unwrap().inode, before, "its upload finds the conflict");
+    assert_eq!(t.rig.s3.requests().total(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prefix_distrusts_all_below_and_is_one_listing() {
+    let t = Bench::new().await;
+    for key in ["d/a", "d/s/b", "e/c"] {
+        t.rig.warm(key, "one").await;
+        t.rig.bucket.put(key, "two", &[]);
+    }
+    t.rig.list("d").await;
+    t.rig.bucket.put("d/n", "new", &[]);
+    t.quiet().await;
+    t.rig.s3.requests().reset();
+    assert_eq!(t.tell_and_settle(vec![hint("d/", Said::Changed)]).await, applied(1));
+    assert_eq!((t.rig.read_warm("d/a"), t.rig.read_warm("d/s/b")), ("two".into(), "two".into()));
+    assert!(t.rig.known("d/n").is_some());
+    assert_eq!(t.rig.read_warm("e/c"), "one", "not below it");
+    assert_eq!((t.rig.count(Request::List), t.rig.count(Request::Get)), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renamed_directory_is_found_by_the_keys_that_s3_has() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    let dir = t.rig.known("d/").unwrap().ino;
+    changes::rename(&t.rig.index, dir, Ino::ROOT, "e/").await;
+    t.rig.bucket.put("d/a", "two", &[]);
+    t.tell_and_settle(vec![written("d/a")]).await;
+    assert_eq!(t.rig.read_warm("e/a"), "two");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_that_is_away_leaves_hints_distrusted() {
+    let t = Bench::new().await;
+    t.rig.warm("a", "one").await;
+    take_down(&t.rig.s3);
+    t.tell_and_settle(vec![written("a")]).await;
+    assert_eq!(t.rig.known("a").unwrap().freshness.checked(), Tick::NEVER);
+    assert_eq!(t.rig.read_warm("a"), "one");
+}
