@@ -54,7 +54,7 @@ struct Source {
 
 /// A source as people see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceHealth {
+pub struct Standing {
     /// Which.
     pub origin: Origin,
     /// Whether it can be relied on.
@@ -95,31 +95,14 @@ impl Health {
         Beat { health: self.clone(), number }
     }
 
-    /// An event came, so late (`None`: it does not tell). All sources of that origin have brought it.
-    pub fn delivered(&self, origin: Origin, lag: Option<Duration>) {
-        self.update(|source, now| {
-            if source.origin != origin {
-                return;
-            }
-            source.lag = lag.or(source.lag);
-            match lag.is_some_and(|lag| lag > LATE) {
-                true => source.late = now,
-                false => source.proved = now,
-            }
-        });
-        if lag.is_some_and(|lag| lag > LATE) {
-            self.changed.notify_one();
-        }
-    }
-
     /// A change was found of which no event told: what proved the sources proves nothing any more.
     pub fn missed(&self) {
         self.update(|source, _| source.proved = Tick::NEVER);
     }
 
     /// All sources.
-    pub fn sources(&self) -> Vec<SourceHealth> {
-        let told = |source: &Source| SourceHealth {
+    pub fn sources(&self) -> Vec<Standing> {
+        let told = |source: &Source| Standing {
             origin: source.origin,
             healthy: source.since != Tick::NEVER,
             lag: source.lag,
@@ -223,6 +206,17 @@ impl Beat {
         });
     }
 
+    /// An event came, so long after what it tells of (`None`: it does not say).
+    pub fn delivered(&self, lag: Option<Duration>) {
+        self.health.update_one(self.number, |source, now| {
+            source.lag = lag.or(source.lag);
+            match lag.is_some_and(|lag| lag > LATE) {
+                true => source.late = now,
+                false => source.proved = now,
+            }
+        });
+    }
+
     /// It does not work.
     pub fn failed(&self, error: &dyn fmt::Display) {
         let error = error.to_string();
@@ -261,7 +255,7 @@ mod tests {
             assert_eq!(health.since(), None, "nothing is proved yet");
             beat.heard();
             assert_eq!(health.since(), None, "a queue that answers may have no bucket behind it");
-            health.delivered(Origin::Sqs, Some(Duration::from_secs(1)));
+            beat.delivered(Some(Duration::from_secs(1)));
             assert_eq!(health.since(), Some(rig.clock.now()));
             Bench { rig, health, beat }
         }
@@ -304,9 +298,9 @@ mod tests {
         assert_eq!(bench.health.sources()[0].error.as_deref(), Some("access denied"));
         bench.beat.heard();
         assert!(bench.is_healthy());
-        bench.health.delivered(Origin::Sqs, Some(Duration::from_secs(31)));
+        bench.beat.delivered(Some(Duration::from_secs(31)));
         assert!(!bench.is_healthy(), "there is a backlog");
-        bench.health.delivered(Origin::Sqs, Some(Duration::from_secs(1)));
+        bench.beat.delivered(Some(Duration::from_secs(1)));
         assert!(!bench.is_healthy());
         for _ in 0..3 {
             tokio::task::yield_now().await;
@@ -321,9 +315,10 @@ mod tests {
         let bench = Bench::new().await;
         bench.health.missed();
         assert!(!bench.is_healthy());
-        bench.health.delivered(Origin::Webhook, None);
+        let other = bench.health.register(Origin::Webhook, HEARTBEAT);
+        other.delivered(None);
         assert!(!bench.is_healthy(), "another source's event proves nothing of this one");
-        bench.health.delivered(Origin::Sqs, None);
+        bench.beat.delivered(None);
         assert!(bench.is_healthy());
         let Bench { health, beat, .. } = bench;
         drop(beat);

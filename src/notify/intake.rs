@@ -1,17 +1,15 @@
 //! The one place that takes hints, whoever tells them: leaves out what is old news, and has the rest distrusted.
-//! Owns: the order of events of one key, the counters of hints, and which keys are of the export (`Scope`).
+//! Owns: the order of events of one key, and the counters of hints.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tracing::warn;
 
 use super::order::Order;
-use super::{Health, Hint, Said, Tell, Told};
+use super::{Hint, Said, Tell, Told};
 use crate::revalidate::{Effect, Revalidator};
-use crate::types::{Clock, Key};
 
 /// Hints taken between two yields, so that a wave lets others run.
 const BATCH: usize = 64;
@@ -19,8 +17,6 @@ const BATCH: usize = 64;
 /// Takes hints. Cheap to share behind an `Arc`.
 pub struct Intake {
     revalidator: Arc<Revalidator>,
-    health: Arc<Health>,
-    clock: Clock,
     order: Order,
     hints: AtomicU64,
     applied: AtomicU64,
@@ -44,35 +40,11 @@ pub struct Counts {
     pub elsewhere: u64,
 }
 
-/// What is served: a bucket, and the prefix in it.
-#[derive(Clone, Debug)]
-pub struct Scope {
-    bucket: String,
-    prefix: String,
-}
-
-impl Scope {
-    /// Of a bucket and its mounted prefix, which is empty or ends in `/`.
-    pub fn new(bucket: &str, prefix: &str) -> Scope {
-        Scope { bucket: bucket.to_owned(), prefix: prefix.to_owned() }
-    }
-
-    /// The key relative to the export; `None` for what is not of it, or is no key.
-    pub fn key(&self, bucket: &str, raw_key: &str) -> Option<Key> {
-        if bucket != self.bucket {
-            return None;
-        }
-        raw_key.strip_prefix(self.prefix.as_str()).and_then(Key::new)
-    }
-}
-
 impl Intake {
-    /// Brings hints to `revalidator`, and notes in `health` how late they are.
-    pub fn new(revalidator: Arc<Revalidator>, health: Arc<Health>, clock: Clock) -> Arc<Intake> {
+    /// Brings hints to `revalidator`.
+    pub fn new(revalidator: Arc<Revalidator>) -> Arc<Intake> {
         Arc::new(Intake {
             revalidator,
-            health,
-            clock,
             order: Order::new(),
             hints: AtomicU64::new(0),
             applied: AtomicU64::new(0),
@@ -94,18 +66,12 @@ impl Intake {
         }
     }
 
-    /// Which sources can be relied on.
-    pub fn health(&self) -> &Arc<Health> {
-        &self.health
-    }
-
     async fn take(&self, hint: &Hint, told: &mut Told) {
         let is_news = hint.sequencer.as_ref().is_none_or(|sequencer| self.order.advance(&hint.key, sequencer));
         if !is_news {
             told.outdated += 1;
             return;
         }
-        self.health.delivered(hint.origin, self.lag(hint));
         let is_prefix = hint.said == Said::Changed && hint.key.is_prefix();
         let effect = match is_prefix {
             true => self.revalidator.hinted_below(&hint.key).await,
@@ -118,12 +84,6 @@ impl Intake {
             // The checks behind answers find it.
             Err(error) => warn!(key = %hint.key, %error, "cannot tell what has changed"),
         }
-    }
-
-    /// How late a hint is; nothing before it happened.
-    fn lag(&self, hint: &Hint) -> Option<Duration> {
-        let at = hint.at?;
-        Some(Duration::from_nanos(u64::try_from(self.clock.wall().0.saturating_sub(at.0)).unwrap_or(0)))
     }
 
     fn count(&self, told: Told) {
@@ -152,23 +112,5 @@ impl Tell for Intake {
         }
         self.count(told);
         told
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn other_buckets_and_prefixes_are_not_of_the_export() {
-        let scope = Scope::new("media", "web/");
-        assert_eq!(scope.key("media", "web/a/b").unwrap().as_str(), "a/b");
-        assert_eq!(scope.key("media", "web/"), Some(Key::root()));
-        assert_eq!(scope.key("media", "web"), None);
-        assert_eq!(scope.key("media", "other/a"), None);
-        assert_eq!(scope.key("media2", "web/a"), None);
-        assert_eq!(scope.key("media", &format!("web/{}", "x".repeat(1025))), None);
-        assert_eq!(Scope::new("media", "").key("media", "a").unwrap().as_str(), "a");
     }
 }

@@ -23,13 +23,13 @@ pub mod health;
 pub mod intake;
 mod order;
 
-pub use health::{Beat, Health, SourceHealth};
+pub use health::{Beat, Health, Standing};
 pub use hint::{Hint, Origin, Said, Sequencer};
 pub use queue_url::QueueUrl;
 pub use scope::Scope;
 pub use secret::Secret;
 pub use source::{Heartbeat, Source, SourceHealth, SourceState};
-pub use intake::{Counts, Intake, Scope};
+pub use intake::{Counts, Intake};
 
 use async_trait::async_trait;
 

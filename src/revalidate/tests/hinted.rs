@@ -1,7 +1,7 @@
 //! What others say has changed: issue 5's "a hint only expires; truth comes from S3".
 
 use super::*;
-use crate::notify::{Health, Hint, Intake, Origin, Said, Sequencer, Tell, Told};
+use crate::notify::{Hint, Intake, Origin, Said, Sequencer, Tell, Told};
 
 /// A rig whose checks are rare, and where its hints go in.
 struct Bench {
@@ -14,8 +14,7 @@ impl Bench {
         let mut setup = Setup::default();
         setup.settings.recheck = Duration::from_secs(60);
         let rig = Rig::with(setup).await;
-        let health = Health::new(rig.revalidator.clone(), rig.clock.clone());
-        let intake = Intake::new(rig.revalidator.clone(), health, rig.clock.clone());
+        let intake = Intake::new(rig.revalidator.clone());
         Bench { rig, intake }
     }
 
