@@ -26,6 +26,7 @@ use crate::nfs::nlm::{CallBack, Nlm4, Outbox};
 use crate::nfs::nsm::{Notifier, Nsm1};
 use crate::nfs::portmap::{self, Portmap};
 use crate::nfs::reach::Directory;
+use crate::notify::{Health, Intake};
 use crate::revalidate::{Revalidator, Settings};
 use crate::rpc::{self, Gate, Program, Programs};
 use crate::store;
@@ -121,6 +122,9 @@ impl Server {
         let revalidator =
             Revalidator::new(index.clone(), content.clone(), connected.stores, settings(&config), clock.clone());
 
+        let health = Health::new(revalidator.clone(), clock.clone());
+        let intake = Intake::new(revalidator.clone());
+
         let identity = dir.identity();
         let (fsid, _) = identity.uuid.split_first_chunk::<8>().expect("a uuid has 16 bytes");
         let handles = HandleKey::new(identity.handle_key, u64::from_be_bytes(*fsid));
@@ -160,6 +164,8 @@ impl Server {
             store: connected.writes,
             writeback: (!config.read_only).then(|| writeback.clone()),
             config: config.clone(),
+            intake,
+            health: health.clone(),
             requests: counters,
             calls: stats.clone(),
             locks: locks.clone(),
@@ -176,6 +182,7 @@ impl Server {
         let mut background = vec![
             tokio::spawn(content.run(stop_background.clone())),
             tokio::spawn(revalidator.clone().run(stop_background.clone())),
+            tokio::spawn(health.run(stop_background.clone())),
         ];
         if !config.lazy {
             background.push(tokio::spawn(revalidator.clone().mirror(stop_background.clone())));

@@ -199,6 +199,7 @@ fn commands(backend: SharedBackend) -> Router {
         .route("/status", get(show_status))
         .route("/why", get(why))
         .route("/refresh", post(refresh))
+        .route("/invalidate", post(invalidate))
         .route("/warm", post(warm))
         .route("/sync", post(sync))
         .route("/conflicts", get(conflicts))
@@ -247,6 +248,10 @@ async fn why(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) ->
 
 async fn refresh(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     Ok(Json(backend.refresh(&path(query)?).await?).into_response())
+}
+
+async fn invalidate(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    Ok(Json(backend.invalidate(&path(query)?).await?).into_response())
 }
 
 async fn warm(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
@@ -316,7 +321,7 @@ impl IntoResponse for Refusal {
 /// The one table from our errors to HTTP's.
 fn status_of(error: &Error) -> StatusCode {
     match error {
-        Error::BadPath(_) => StatusCode::BAD_REQUEST,
+        Error::BadPath(_) | Error::BadKey(_) => StatusCode::BAD_REQUEST,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Index(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Wait { source, .. } => match source {

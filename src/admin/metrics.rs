@@ -13,6 +13,7 @@ pub(super) fn render(status: &Status, stale: &[(u64, u64)]) -> String {
     page.changes(status);
     page.fresh(status, stale);
     page.traffic(status);
+    page.events(status);
     page.0
 }
 
@@ -89,7 +90,19 @@ impl Page {
         self.one("fasts3_lock_hosts", "gauge", "Clients with locks.", locks.hosts);
         self.one("fasts3_locks_waiting", "gauge", "Locks that somebody waits for.", locks.waiting);
         self.one("fasts3_locks_grace", "gauge", "Whether only those get locks who had them.", u8::from(locks.grace));
-        self.one("fasts3_events_healthy", "gauge", "Whether S3 tells of changes.", u8::from(status.events.healthy));
+    }
+
+    fn events(&mut self, status: &Status) {
+        let events = &status.events;
+        self.one("fasts3_events_healthy", "gauge", "Whether S3 tells of changes.", u8::from(events.healthy));
+        if let Some(lag) = events.lag_ms {
+            self.one("fasts3_events_lag_milliseconds", "gauge", "How late the last event was.", lag);
+        }
+        self.one("fasts3_events_hints_total", "counter", "Changes that were told.", events.hints);
+        self.one("fasts3_events_echoes_total", "counter", "Those that told what was here.", events.echoes);
+        self.one("fasts3_events_outdated_total", "counter", "Those that came after a later one.", events.outdated);
+        self.one("fasts3_events_missed_total", "counter", "Changes found that nobody told.", events.missed);
+        self.one("fasts3_checks_saved_total", "counter", "Checks not made for events.", events.checks_saved);
     }
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {

@@ -25,8 +25,9 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::index::{Conflict, Index, IndexError, Kind, Node};
 use crate::locks::Locks;
+use crate::notify::{Health, Hint, Intake, Origin, Said, Tell, Told};
 use crate::revalidate::{Refreshed, Revalidator, WaitError, Warmed};
-use crate::types::{Clock, Ino, Name, Tick};
+use crate::types::{Clock, Ino, Key, Name, Tick};
 use crate::writeback::{Failure, Writeback};
 use crate::{fsck, rpc, store};
 pub use http::{Admin, serve};
@@ -39,6 +40,9 @@ pub enum Error {
     /// The path holds what no path can.
     #[error("{0} is no path below the root of the export")]
     BadPath(String),
+    /// S3 can have no such key.
+    #[error("{0:?} is no key: keys are UTF-8 of at most 1,024 bytes")]
+    BadKey(String),
     /// There is no such file, here or in S3.
     #[error("{0}: no such file or directory")]
     NotFound(String),
@@ -67,6 +71,8 @@ pub trait Backend: Send + Sync + 'static {
     fn why(&self, path: &[u8]) -> Result<Why, Error>;
     /// Asks S3 about a path and all below it.
     async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error>;
+    /// Distrusts a key of S3 below the mounted prefix, or all keys below one that is empty or ends in `/`.
+    async fn invalidate(&self, key: &[u8]) -> Result<Told, Error>;
     /// Fetches a path and all below it.
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error>;
     /// Waits until S3 has all changes of a path and below it (D5).
@@ -110,6 +116,10 @@ pub struct State {
     pub store: Arc<dyn store::WriteStore>,
     /// Settings.
     pub config: Arc<Config>,
+    /// Word of changes.
+    pub intake: Arc<Intake>,
+    /// Whose word can be relied on.
+    pub health: Arc<Health>,
     /// Requests to S3.
     pub requests: Arc<store::Counters>,
     /// Calls from clients.
@@ -139,6 +149,13 @@ impl Backend for State {
     async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error> {
         let node = self.find(path).await?;
         self.revalidator.refresh(node.ino).await.map_err(|e| failed(path, e))
+    }
+
+    async fn invalidate(&self, key: &[u8]) -> Result<Told, Error> {
+        let text = std::str::from_utf8(key).ok().and_then(Key::new);
+        let key = text.ok_or_else(|| Error::BadKey(String::from_utf8_lossy(key).into_owned()))?;
+        let hint = Hint { key, said: Said::Changed, sequencer: None, at: None, origin: Origin::Command };
+        Ok(self.intake.tell(vec![hint]).await)
     }
 
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {

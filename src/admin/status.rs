@@ -158,6 +158,18 @@ pub struct Events {
     pub healthy: bool,
     /// How late it is.
     pub lag_ms: Option<u64>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+    /// Changes that were told.
+    pub hints: u64,
+    /// Those that told what was here already: mostly our own.
+    pub echoes: u64,
+    /// Those that came after a later one of their key.
+    pub outdated: u64,
+    /// Changes found by looking, which should have been told.
+    pub missed: u64,
+    /// Checks that were not made because changes are told.
+    pub checks_saved: u64,
 }
 
 /// Asks all rooms.
@@ -182,6 +194,7 @@ pub(super) fn collect(state: &State) -> Status {
         s3: s3(state),
         nfs: nfs(state),
         locks: locks(state),
+        events: events(state),
         ..Status::default()
     }
 }
@@ -197,6 +210,22 @@ fn fresh(state: &State) -> Fresh {
         queued: stats.queued,
         in_flight: stats.in_flight,
         dropped: stats.dropped,
+    }
+}
+
+fn events(state: &State) -> Events {
+    let (sources, counts) = (state.health.sources(), state.intake.counts());
+    let names: Vec<_> = sources.iter().map(|source| source.origin.name()).collect();
+    Events {
+        source: (!names.is_empty()).then(|| names.join(", ")),
+        healthy: state.health.since().is_some(),
+        lag_ms: sources.iter().filter_map(|source| source.lag).max().map(|lag| lag.as_millis() as u64),
+        error: sources.into_iter().find_map(|source| source.error),
+        hints: counts.hints,
+        echoes: counts.echoes,
+        outdated: counts.outdated,
+        missed: state.health.missed_events(),
+        checks_saved: state.revalidator.stats().spared,
     }
 }
 
@@ -308,6 +337,11 @@ mod tests {
             "/events/source",
             "/events/healthy",
             "/events/lag_ms",
+            "/events/hints",
+            "/events/echoes",
+            "/events/outdated",
+            "/events/missed",
+            "/events/checks_saved",
             "/peers",
         ] {
             assert!(json.pointer(pointer).is_some(), "{pointer}");

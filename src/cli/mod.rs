@@ -12,6 +12,7 @@ pub mod demo;
 pub mod events;
 pub mod fsck;
 mod helper;
+pub mod invalidate;
 pub mod mount;
 mod output;
 mod progress;
@@ -83,6 +84,8 @@ pub enum Command {
     Why(why::WhyArgs),
     /// Ask S3 now whether a file, or everything below a directory, has changed
     Refresh(refresh::RefreshArgs),
+    /// Distrust a key, or everything below a prefix, as if S3 had told of a change
+    Invalidate(invalidate::InvalidateArgs),
     /// Fetch a file, or everything below a directory, into the cache
     Warm(warm::WarmArgs),
     /// Wait until S3 has every change made so far
@@ -203,6 +206,7 @@ fn run(cli: Cli, argv: &[OsString], quiet: bool) -> Result<(), Failure> {
         Command::Status(args) => Ok(block_on(status::run(args))?),
         Command::Why(args) => Ok(block_on(why::run(args))?),
         Command::Refresh(args) => Ok(block_on(refresh::run(args))?),
+        Command::Invalidate(args) => Ok(block_on(invalidate::run(args))?),
         Command::Warm(args) => Ok(block_on(warm::run(args))?),
         Command::Sync(args) => Ok(block_on(sync::run(args))?),
         Command::Conflicts(args) => Ok(block_on(conflicts::run(args))?),

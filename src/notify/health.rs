@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +34,7 @@ pub struct Health {
     clock: Clock,
     sources: Mutex<Vec<Source>>,
     changed: Notify,
+    missed: AtomicU64,
 }
 
 /// One source.
@@ -74,7 +76,7 @@ pub struct Beat {
 impl Health {
     /// Nothing is relied on yet.
     pub fn new(revalidator: Arc<Revalidator>, clock: Clock) -> Arc<Health> {
-        Arc::new(Health { revalidator, clock, sources: Mutex::default(), changed: Notify::new() })
+        Arc::new(Health { revalidator, clock, sources: Mutex::default(), changed: Notify::new(), missed: AtomicU64::new(0) })
     }
 
     /// A new source, which must be heard of every `heartbeat` at least.
@@ -95,9 +97,15 @@ impl Health {
         Beat { health: self.clone(), number }
     }
 
-    /// A change was found of which no event told: what proved the sources proves nothing any more.
-    pub fn missed(&self) {
+    /// Changes were found of which no event told: what proved the sources proves nothing any more.
+    pub fn missed(&self, changes: u64) {
+        self.missed.fetch_add(changes, Ordering::Relaxed);
         self.update(|source, _| source.proved = Tick::NEVER);
+    }
+
+    /// How many changes were missed.
+    pub fn missed_events(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
     }
 
     /// All sources.
@@ -313,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn source_that_is_given_up_or_misses_a_change_is_not_relied_on() {
         let bench = Bench::new().await;
-        bench.health.missed();
+        bench.health.missed(1);
         assert!(!bench.is_healthy());
         let other = bench.health.register(Origin::Webhook, HEARTBEAT);
         other.delivered(None);

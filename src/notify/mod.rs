@@ -32,9 +32,11 @@ pub use source::{Heartbeat, Source, SourceHealth, SourceState};
 pub use intake::{Counts, Intake};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 /// What became of the hints of one message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Told {
     /// Something here is distrusted for them now.
     pub applied: usize,

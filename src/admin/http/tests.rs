@@ -14,6 +14,7 @@ use crate::admin::status::Status;
 use crate::admin::why::Why;
 use crate::admin::{Listed, Synced};
 use crate::index::Conflict;
+use crate::notify::Told;
 use crate::revalidate::{Refreshed, Warmed};
 use crate::writeback::Failure;
 
@@ -36,6 +37,10 @@ impl Backend for Echo {
 
     async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error> {
         Ok(Refreshed { checked: path.len() as u64, changed: 0 })
+    }
+
+    async fn invalidate(&self, key: &[u8]) -> Result<Told, Error> {
+        Ok(Told { applied: key.len(), ..Told::default() })
     }
 
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {

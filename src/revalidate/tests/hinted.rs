@@ -271,3 +271,46 @@ async fn s3_that_is_away_leaves_hints_distrusted() {
     assert_eq!(t.rig.known("a").unwrap().freshness.checked(), Tick::NEVER);
     assert_eq!(t.rig.read_warm("a"), "one");
 }
+
+/// Directories of the wave, each of so many files that have gone, so many new ones, and so many forged names.
+const DIRS: usize = 100;
+const EACH: usize = 100;
+const FORGED: usize = 800;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wave_of_a_hundred_thousand_hints_is_some_listings() {
+    let t = Bench::new().await;
+    let keys = |what: &str, each: usize| -> Vec<String> {
+        (0..DIRS * each).map(|n| format!("{:03}/{what}{n:06}", n % DIRS)).collect()
+    };
+    let (gone, new, forged) = (keys("gone", EACH), keys("new", EACH), keys("forged", FORGED));
+    gone.iter().for_each(|key| drop(t.rig.bucket.put(key, "x", &[])));
+    within(t.rig.revalidator.refresh(Ino::ROOT)).await.unwrap();
+    gone.iter().for_each(|key| assert!(t.rig.bucket.delete(key)));
+    new.iter().for_each(|key| drop(t.rig.bucket.put(key, "x", &[])));
+    t.rig.s3.requests().reset();
+    t.rig.clock.advance(Duration::from_millis(1));
+
+    let removed = gone.iter().map(|key| hint(key, Said::Removed));
+    let hints: Vec<Hint> = removed.chain(new.iter().chain(&forged).map(|key| written(key))).collect();
+    assert_eq!(hints.len(), 100_000);
+    let telling = hints.chunks(hints.len() / 4).map(|part| {
+        let (intake, part) = (t.intake.clone(), part.to_vec());
+        tokio::spawn(async move {
+            // as they come out of a queue
+            for message in part.chunks(10) {
+                intake.tell(message.to_vec()).await;
+            }
+        })
+    });
+    for told in telling.collect::<Vec<_>>() {
+        told.await.unwrap();
+        t.rig.clock.advance(Duration::from_millis(1));
+    }
+    t.quiet().await;
+
+    let counts = t.rig.index.counts();
+    assert_eq!(counts.files, (DIRS * EACH) as u64, "those that have gone went, the new ones are here");
+    let (heads, lists) = (t.rig.count(Request::Head), t.rig.count(Request::List));
+    assert!(heads < 2_000 && lists < 5_000, "{heads} HEADs, {lists} LISTs");
+}
