@@ -94,7 +94,7 @@ pub(super) fn explain(state: &State, path: &[u8]) -> Result<Why, Error> {
     why.remote_key = remote_key(state, &node)?.map(|key| format!("{}{key}", state.config.s3.prefix));
     why.change = change(state, &node)?;
     why.bytes_here = bytes_here(state, &node)?;
-    describe(&mut why, &node, &state.clock, state.config.recheck);
+    describe(&mut why, &node, &state.clock, state.revalidator.recheck(node.freshness.checked()));
     why.explanation = sentences(&why);
     Ok(why)
 }

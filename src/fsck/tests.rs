@@ -111,7 +111,7 @@ fn settings() -> Settings {
         deadline: config::DEADLINE,
         stale_wait: None,
         small_object: config::SMALL_OBJECT_BYTES,
-            recheck_healthy: config::RECHECK_HEALTHY,
+        recheck_healthy: config::RECHECK_HEALTHY,
     }
 }
 

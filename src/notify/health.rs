@@ -76,7 +76,13 @@ pub struct Beat {
 impl Health {
     /// Nothing is relied on yet.
     pub fn new(revalidator: Arc<Revalidator>, clock: Clock) -> Arc<Health> {
-        Arc::new(Health { revalidator, clock, sources: Mutex::default(), changed: Notify::new(), missed: AtomicU64::new(0) })
+        Arc::new(Health {
+            revalidator,
+            clock,
+            sources: Mutex::default(),
+            changed: Notify::new(),
+            missed: AtomicU64::new(0),
+        })
     }
 
     /// A new source, which must be heard of every `heartbeat` at least.
@@ -194,9 +200,10 @@ impl Source {
     /// When it becomes overdue, or is no longer late.
     fn next_change(&self, now: Tick) -> Option<Tick> {
         let ends = [(self.heard, self.heartbeat), (self.proved, PROOF), (self.late, LATE_FOR)];
-        let ends = ends.into_iter().filter(|(at, _)| *at != Tick::NEVER).map(|(at, limit)| {
-            Tick(at.0.saturating_add(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)))
-        });
+        let ends = ends
+            .into_iter()
+            .filter(|(at, _)| *at != Tick::NEVER)
+            .map(|(at, limit)| Tick(at.0.saturating_add(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))));
         ends.filter(|end| *end > now).min()
     }
 }

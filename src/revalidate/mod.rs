@@ -196,7 +196,7 @@ impl Revalidator {
     }
 
     /// For how long what was checked at `checked` is not asked about again.
-    fn recheck(&self, checked: Tick) -> Duration {
+    pub fn recheck(&self, checked: Tick) -> Duration {
         let since = self.told_since.load(Ordering::Acquire);
         let is_told = since != 0 && checked.0 >= since;
         if is_told { self.settings.recheck.max(self.settings.recheck_healthy) } else { self.settings.recheck }

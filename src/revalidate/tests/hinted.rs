@@ -314,3 +314,49 @@ async fn wave_of_a_hundred_thousand_hints_is_some_listings() {
     let (heads, lists) = (t.rig.count(Request::Head), t.rig.count(Request::List));
     assert!(heads < 2_000 && lists < 5_000, "{heads} HEADs, {lists} LISTs");
 }
+
+/// A server that checks every second, and every minute what was checked since events tell of changes.
+async fn stretched() -> Rig {
+    let rig = Rig::new().await;
+    rig.warm("a", "one").await;
+    rig.warm("b", "one").await;
+    rig
+}
+
+async fn checks_after(rig: &Rig, pause: Duration) -> u64 {
+    rig.clock.advance(pause);
+    rig.s3.requests().reset();
+    rig.read_warm("a");
+    rig.settled("a").await;
+    rig.s3.requests().total()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recheck_is_stretched_only_for_what_was_checked_since_events_tell() {
+    let rig = stretched().await;
+    rig.clock.advance(Duration::from_millis(1));
+    rig.revalidator.told_since(Some(rig.clock.now()));
+    assert_eq!(checks_after(&rig, config::RECHECK).await, 1, "checked before");
+    assert_eq!(checks_after(&rig, Duration::from_secs(59)).await, 0);
+    assert_eq!(rig.revalidator.stats().spared, 1, "once, not at every touch");
+    rig.read_warm("a");
+    assert_eq!(rig.revalidator.stats().spared, 1);
+    assert_eq!(checks_after(&rig, Duration::from_secs(1)).await, 1, "--recheck-healthy has passed");
+    assert_eq!(checks_after(&rig, Duration::from_secs(10)).await, 0);
+    rig.revalidator.told_since(None);
+    assert_eq!(checks_after(&rig, Duration::ZERO).await, 1, "shrinks back at once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absence_is_remembered_longer_while_events_tell() {
+    let rig = stretched().await;
+    rig.revalidator.told_since(Some(rig.clock.now()));
+    assert!(rig.find("c").await.unwrap().is_none());
+    rig.s3.requests().reset();
+    rig.clock.advance(Duration::from_secs(30));
+    assert!(rig.find("c").await.unwrap().is_none());
+    assert_eq!(rig.s3.requests().total(), 0);
+    rig.revalidator.told_since(None);
+    assert!(rig.find("c").await.unwrap().is_none());
+    assert!(rig.s3.requests().total() > 0);
+}
