@@ -24,7 +24,7 @@ pub struct InvalidateArgs {
 /// Has the server told and prints what came of it. S3 is asked behind that.
 pub(super) async fn run(args: InvalidateArgs) -> anyhow::Result<()> {
     let prefix = if args.prefix == "/" { OsString::new() } else { args.prefix };
-    let done = args.server.client().post_path("/invalidate", &prefix).await?;
+    let done = args.server.client()?.post_path("/invalidate", &prefix).await?;
     if args.server.json {
         return output::print_json(&done);
     }
