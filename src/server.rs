@@ -26,7 +26,7 @@ use crate::nfs::nlm::{CallBack, Nlm4, Outbox};
 use crate::nfs::nsm::{Notifier, Nsm1};
 use crate::nfs::portmap::{self, Portmap};
 use crate::nfs::reach::Directory;
-use crate::notify::{Health, Intake};
+use crate::notify::{Health, Intake, Scope, Sources, sources};
 use crate::revalidate::{Revalidator, Settings};
 use crate::rpc::{self, Gate, Program, Programs};
 use crate::store;
@@ -155,6 +155,17 @@ impl Server {
         let notifier = Notifier::new(hosts, state, config.writeback.host.clone(), directory.clone(), clock.clone());
         let (outbox, call_back) = CallBack::new(locks.clone(), directory, clock.clone());
 
+        let stop_calls = CancellationToken::new();
+        let setting = sources::Setting {
+            scope: Scope::new(&config.s3.bucket, &config.s3.prefix),
+            tell: intake.clone(),
+            health: health.clone(),
+            clock: clock.clone(),
+            shared: connected.shared,
+            secret: config.events_secret.clone(),
+        };
+        let sources = Sources::start(&config.events, &setting, &stop_calls).await?;
+
         let stats = Arc::new(rpc::Stats::default());
         let config = Arc::new(config);
         let status = admin::State {
@@ -166,6 +177,7 @@ impl Server {
             config: config.clone(),
             intake,
             health: health.clone(),
+            sources: sources.health,
             requests: counters,
             calls: stats.clone(),
             locks: locks.clone(),
@@ -173,8 +185,7 @@ impl Server {
             clock: clock.clone(),
         };
 
-        let (stop_calls, stop_background) = (CancellationToken::new(), CancellationToken::new());
-        let stop_uploads = CancellationToken::new();
+        let (stop_uploads, stop_background) = (CancellationToken::new(), CancellationToken::new());
         let uploads = match config.read_only {
             true => Vec::new(),
             false => vec![tokio::spawn(writeback.clone().run(stop_uploads.clone()))],
@@ -195,6 +206,7 @@ impl Server {
         let admin = admin::serve(status, stop_calls.clone()).await?;
         let admin_addr = admin.addr();
         let mut calls = admin.into_tasks();
+        calls.extend(sources.tasks);
         let registration = ports.announce().await?;
         let desks = desks(&fs, &config, portmap, Locking { locks: locks.clone(), outbox, state });
         calls.extend(ports.serve(desks, limits(&config), stats, &stop_calls));

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::index::{Conflict, Index, IndexError, Kind, Node};
 use crate::locks::Locks;
-use crate::notify::{Health, Hint, Intake, Origin, Said, Tell, Told};
+use crate::notify::{Health, Hint, Intake, Origin, Said, SourceHealth, Tell, Told};
 use crate::revalidate::{Refreshed, Revalidator, WaitError, Warmed};
 use crate::types::{Clock, Ino, Key, Name, Tick};
 use crate::writeback::{Failure, Writeback};
@@ -120,6 +120,8 @@ pub struct State {
     pub intake: Arc<Intake>,
     /// Whose word can be relied on.
     pub health: Arc<Health>,
+    /// How each source of events fares.
+    pub sources: Vec<Arc<SourceHealth>>,
     /// Requests to S3.
     pub requests: Arc<store::Counters>,
     /// Calls from clients.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use crate::nfs;
+use crate::notify::SourceState;
 use crate::revalidate::MirrorProgress;
 use crate::writeback::Failure;
 
@@ -170,6 +171,8 @@ pub struct Events {
     pub missed: u64,
     /// Checks that were not made because changes are told.
     pub checks_saved: u64,
+    /// Each source by itself.
+    pub sources: Vec<SourceState>,
 }
 
 /// Asks all rooms.
@@ -226,6 +229,7 @@ fn events(state: &State) -> Events {
         outdated: counts.outdated,
         missed: state.health.missed_events(),
         checks_saved: state.revalidator.stats().spared,
+        sources: state.sources.iter().map(|source| source.state()).collect(),
     }
 }
 

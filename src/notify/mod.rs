@@ -7,29 +7,32 @@
 //!   in memory alone, and that is enough: after a start everything is distrusted once.
 //! - Memory is bounded, whatever comes in; a source that brings more than is taken waits.
 //!
-//! `hint` is what is told, `intake` takes it in `order`, `health` says whether they can be relied on; the sources are `sqs`, `webhook` and `peers`.
+//! `hint` is what is told, `intake` takes it in `order`, `health` says whether the sources can be relied on; those are
+//! `sqs` and `webhook`, which `sources` starts.
 
 pub mod check;
+pub mod health;
 pub mod hint;
+pub mod intake;
+mod order;
 pub mod queue_url;
 pub mod records;
 pub mod scope;
 pub mod secret;
 pub mod setup;
 pub mod source;
+pub mod sources;
 pub mod sqs;
 pub mod webhook;
-pub mod health;
-pub mod intake;
-mod order;
 
 pub use health::{Beat, Health, Standing};
 pub use hint::{Hint, Origin, Said, Sequencer};
+pub use intake::{Counts, Intake};
 pub use queue_url::QueueUrl;
 pub use scope::Scope;
 pub use secret::Secret;
 pub use source::{Heartbeat, Source, SourceHealth, SourceState};
-pub use intake::{Counts, Intake};
+pub use sources::Sources;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

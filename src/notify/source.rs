@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::records::{self, Events, Message, Unreadable};
 use super::{Hint, Origin, Scope, Tell, Told};
@@ -42,15 +42,15 @@ pub trait Heartbeat: Send + Sync {
 }
 
 /// A copy of `SourceHealth`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceState {
     /// What `--events` says of it.
     pub source: String,
     /// When it last proved that it works: a poll that was answered, a delivery. `Tick::NEVER`: it never did.
-    #[serde(skip)]
+    #[serde(skip, default = "never")]
     pub last_good: Tick,
     /// When it last brought an event.
-    #[serde(skip)]
+    #[serde(skip, default = "never")]
     pub last_event: Tick,
     /// How long the last event was under way, in milliseconds.
     pub lag_ms: u64,
@@ -68,6 +68,11 @@ pub struct SourceState {
     pub trouble: Option<String>,
     /// The last key of `fasts3 events check` that came by.
     pub probe: Option<String>,
+}
+
+/// Nothing that another process can know.
+fn never() -> Tick {
+    Tick::NEVER
 }
 
 impl SourceHealth {
