@@ -3,6 +3,7 @@
 //! Owns: nothing local. Knows no inode and no file; everything above speaks `Key`, `ETag`, `Time`.
 //! Invariant: every request to S3 passes `Limited` (number, rate) and is counted by kind.
 
+pub mod announce;
 mod answer;
 pub mod conditions;
 mod connect;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use self::announce::{Announce, Announced, announcing};
 pub use self::conditions::{Conditions, careful};
 pub use self::connect::{Connected, Connecting, StartError, Timing, connect, connect_with};
 pub use self::counters::{Counters, RequestCounts};

@@ -33,7 +33,7 @@ mod trouble;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -47,7 +47,7 @@ use crate::content::Content;
 use crate::index::{Index, Work};
 use crate::revalidate::Revalidator;
 use crate::store::conditions::{self, Conditions};
-use crate::store::{self, WriteStore};
+use crate::store::{self, Announce, WriteStore, announcing};
 use crate::types::{Clock, Ino, Key, Tick};
 use backoff::Outage;
 use queue::Queue;
@@ -141,6 +141,8 @@ pub struct Writeback {
     clock: Clock,
     /// The store, with a HEAD before each write whose condition it would ignore.
     writes: OnceCell<Arc<dyn WriteStore>>,
+    /// Who is told what was written.
+    announce: OnceLock<Arc<dyn Announce>>,
     state: Mutex<State>,
     /// Something in `state` is not as it was: for the drain.
     poked: Notify,
@@ -194,6 +196,7 @@ impl Writeback {
             settings,
             clock,
             writes: OnceCell::new(),
+            announce: OnceLock::new(),
             state: Mutex::new(state),
             poked: Notify::new(),
             advanced: Notify::new(),
@@ -204,6 +207,11 @@ impl Writeback {
             lately: Mutex::default(),
             stopping: CancellationToken::new(),
         })
+    }
+
+    /// Tells `announce` of everything written from now on. Once, and before `run`: later it may be too late.
+    pub fn announce_to(&self, announce: Arc<dyn Announce>) {
+        let _ = self.announce.set(announce);
     }
 
     /// Runs one request: notes when it was sent and answered, and that S3 answers.
@@ -222,7 +230,7 @@ impl Writeback {
         let store = &self.rooms.store;
         let find_out = async {
             let found = match self.settings.conditions {
-                Some(conditions) => return Ok(conditions::careful(store.clone(), conditions)),
+                Some(conditions) => return Ok(self.announced(conditions::careful(store.clone(), conditions))),
                 None => conditions::probe(&**store, &conditions::probe_key()).await,
             };
             let conditions = match found {
@@ -236,9 +244,17 @@ impl Writeback {
             if conditions != Conditions::all() {
                 tracing::warn!("{conditions}");
             }
-            Ok(conditions::careful(store.clone(), conditions))
+            Ok(self.announced(conditions::careful(store.clone(), conditions)))
         };
         self.writes.get_or_try_init(|| find_out).await
+    }
+
+    /// `store`, with who is told of its writes.
+    fn announced(&self, store: Arc<dyn WriteStore>) -> Arc<dyn WriteStore> {
+        match self.announce.get() {
+            Some(announce) => announcing(store, announce.clone()),
+            None => store,
+        }
     }
 
     /// S3 answered, whatever it said.

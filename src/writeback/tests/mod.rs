@@ -2,6 +2,7 @@
 //! until a test moves it. Changes are made as `fs/` makes them.
 #![allow(clippy::unwrap_used)]
 
+mod announced;
 mod attributes;
 mod conflicts;
 mod failures;
