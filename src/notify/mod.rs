@@ -8,13 +8,14 @@
 //! - Memory is bounded, whatever comes in; a source that brings more than is taken waits.
 //!
 //! `hint` is what is told, `intake` takes it in `order`, `health` says whether the sources can be relied on; those are
-//! `sqs` and `webhook`, which `sources` starts.
+//! `sqs` and `webhook`, which `sources` starts, and `peers`.
 
 pub mod check;
 pub mod health;
 pub mod hint;
 pub mod intake;
 mod order;
+pub mod peers;
 pub mod queue_url;
 pub mod records;
 pub mod scope;
@@ -28,6 +29,7 @@ pub mod webhook;
 pub use health::{Beat, Health, Standing};
 pub use hint::{Hint, Origin, Said, Sequencer};
 pub use intake::{Counts, Intake};
+pub use peers::Peers;
 pub use queue_url::QueueUrl;
 pub use scope::Scope;
 pub use secret::Secret;

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 pub mod changes;
+pub mod nats;
 pub mod wire;
 
 use std::collections::BTreeMap;

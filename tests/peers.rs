@@ -1,0 +1,422 @@
+//! Servers that tell each other over a real NATS what they have written: what is told arrives, once NATS is there, at
+//! all others and at nobody else; and what cannot be told is made up for.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fasts3::notify::peers::{Pace, Papers, PeersState, Place, Servers, Settings};
+use fasts3::notify::{Hint, Origin, Peers, Said, Scope, Source, SourceHealth, Tell, Told};
+use fasts3::store::{Announce, Announced};
+use fasts3::types::{Clock, ETag, Key};
+use support::nats::Nats;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Far above what anything here takes.
+const SOON: Duration = Duration::from_secs(60);
+const PACE: Pace = Pace {
+    batch: Duration::from_millis(5),
+    heartbeat: Duration::from_millis(500),
+    retry: Duration::from_millis(20),
+    longest_retry: Duration::from_millis(200),
+};
+
+/// What a server was told.
+struct Notes {
+    told: watch::Sender<Vec<Hint>>,
+    held: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl Tell for Notes {
+    async fn tell(&self, hints: Vec<Hint>) -> Told {
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
+        let told = Told { applied: hints.len(), ..Told::default() };
+        self.told.send_modify(|all| all.extend(hints));
+        told
+    }
+}
+
+/// A server, as far as its peers see it.
+struct Server {
+    peers: Arc<Peers>,
+    notes: Arc<Notes>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(nats: &Nats, name: &str) -> Server {
+        Server::of(&nats.url(), place(name, ""))
+    }
+
+    fn of(url: &str, place: Place) -> Server {
+        let servers: Servers = url.parse().unwrap();
+        let settings = Settings { servers, papers: Papers::default(), group: None, inline_bytes: 0, pace: PACE };
+        Server::with(settings, place)
+    }
+
+    fn with(settings: Settings, place: Place) -> Server {
+        let notes = Arc::new(Notes { told: watch::Sender::new(Vec::new()), held: watch::Sender::new(false) });
+        let source = Source {
+            scope: Arc::new(Scope::new(&place.bucket, &place.prefix)),
+            tell: notes.clone(),
+            health: Arc::new(SourceHealth::new("nats", Origin::Peer)),
+            clock: Clock::system(),
+        };
+        let peers = Peers::new(settings, place, source);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let (peers, stop) = (peers.clone(), stop.clone());
+            async move { peers.run(stop).await.unwrap() }
+        });
+        Server { peers, notes, stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        within(self.task).await.unwrap();
+    }
+
+    fn write(&self, key: &str) {
+        let (key, etag) = (Key::new(key).unwrap(), ETag::new(&format!("tag of {key}")));
+        self.peers.announce(Announced::Written { key, etag, size: 5, bytes: Some(Bytes::from_static(b"hello")) });
+    }
+
+    fn remove(&self, key: &str) {
+        self.peers.announce(Announced::Removed { key: Key::new(key).unwrap() });
+    }
+
+    /// Waits until it was told enough.
+    async fn told(&self, enough: impl Fn(&[Hint]) -> bool) -> Vec<Hint> {
+        let mut told = self.notes.told.subscribe();
+        within(told.wait_for(|told| enough(told))).await.unwrap().clone()
+    }
+
+    /// Waits until it was told of all these keys.
+    async fn told_of(&self, keys: &[&str]) -> Vec<Hint> {
+        self.told(|told| keys.iter().all(|key| told.iter().any(|hint| hint.key.as_str() == *key))).await
+    }
+
+    /// Whether it was told to distrust everything.
+    fn distrusts(&self) -> bool {
+        self.notes.told.borrow().iter().any(is_everything)
+    }
+
+    /// Waits until this is so.
+    async fn is(&self, so: impl Fn(&PeersState) -> bool) -> PeersState {
+        within(async {
+            loop {
+                let state = self.peers.state();
+                if so(&state) {
+                    return state;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await
+    }
+}
+
+fn is_everything(hint: &Hint) -> bool {
+    hint.key == Key::root() && hint.said == Said::Changed
+}
+
+fn place(name: &str, prefix: &str) -> Place {
+    Place {
+        server: format!("id-of-{name}"),
+        host: name.into(),
+        endpoint: Some("http://127.0.0.1:9000".into()),
+        bucket: "bucket".into(),
+        prefix: prefix.into(),
+    }
+}
+
+async fn within<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, wait).await.expect("nothing came within SOON")
+}
+
+/// Waits until each hears of all the others: from then on nothing that is told is missed.
+async fn acquainted(servers: &[&Server]) {
+    for server in servers {
+        server.is(|state| state.servers.len() == servers.len() - 1 && state.source.trouble.is_none()).await;
+    }
+}
+
+fn keys(hints: &[Hint]) -> Vec<&str> {
+    hints.iter().map(|hint| hint.key.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_one_server_writes_all_others_are_told_and_not_itself() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let servers = ["a", "b", "c"].map(|name| Server::start(&nats, name));
+    let [a, b, c] = &servers;
+    acquainted(&[a, b, c]).await;
+    a.write("x/new");
+    a.remove("x/gone");
+    b.write("of b");
+    for other in [b, c] {
+        let told = other.told_of(&["x/new", "x/gone"]).await;
+        let hint = told.iter().find(|hint| hint.key.as_str() == "x/new").unwrap();
+        let etag = Some(ETag::new("tag of x/new"));
+        assert_eq!((&hint.said, hint.origin), (&Said::Written { etag, size: Some(5) }, Origin::Peer));
+        assert!(told.iter().any(|hint| hint.key.as_str() == "x/gone" && hint.said == Said::Removed));
+    }
+    assert_eq!(keys(&a.told_of(&["of b"]).await), ["of b"], "its own words are no news");
+    c.told_of(&["of b"]).await;
+    let state = a.is(|state| state.waiting == 0).await;
+    assert!(state.connected && !state.stream && state.source.trouble.is_none());
+    assert_eq!((state.told, state.source.hints), (2, 1));
+    assert_eq!(state.servers.iter().map(|server| server.host.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn servers_of_one_bucket_understand_each_other_whatever_they_mount() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let all = Server::start(&nats, "all");
+    let part = Server::of(&nats.url(), place("part", "a/b/"));
+    let other_bucket = Server::of(&nats.url(), Place { bucket: "other".into(), ..place("other", "") });
+    acquainted(&[&all, &part]).await;
+    all.write("a/c");
+    all.write("a/b/k");
+    all.peers.invalidate(&Key::new("a/b/d/").unwrap());
+    all.peers.invalidate(&Key::new("a/").unwrap());
+    let told = part.told(|told| told.len() == 3).await;
+    assert_eq!(keys(&told), ["k", "d/", ""]);
+    assert!(is_everything(&told[2]) && told[1].said == Said::Changed);
+    assert_eq!(part.peers.state().source.ignored, 1);
+    part.write("mine");
+    part.peers.invalidate(&Key::root());
+    assert_eq!(keys(&all.told(|told| told.len() == 2).await), ["a/b/mine", "a/b/"]);
+    let state = other_bucket.is(|state| state.source.messages > 2).await;
+    assert_eq!((state.servers.len(), state.source.hints + state.source.ignored), (0, 0));
+}
+
+#[tokio::test]
+async fn a_nats_that_is_down_at_the_start_is_waited_for() {
+    let Some(mut nats) = Nats::stopped(&[]) else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    a.write("early");
+    let state = a.is(|state| state.source.trouble.is_some()).await;
+    assert!(!state.connected && state.waiting == 1);
+    nats.run();
+    b.told_of(&["early"]).await;
+    acquainted(&[&a, &b]).await;
+}
+
+#[tokio::test]
+async fn what_is_written_while_nats_is_away_is_told_when_it_is_back() {
+    let Some(mut nats) = Nats::start(&[]) else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    nats.kill();
+    b.is(|state| !state.connected && state.source.trouble.is_some()).await;
+    a.is(|state| !state.connected).await;
+    a.write("meanwhile");
+    nats.run();
+    let told = b.told(|told| told.iter().any(is_everything)).await;
+    assert!(!told.is_empty(), "nobody knows what it has missed");
+    b.is(|state| state.connected && state.source.trouble.is_none()).await;
+    a.is(|state| state.waiting == 0).await;
+    a.write("after");
+    b.told_of(&["after"]).await;
+}
+
+#[tokio::test]
+async fn no_change_is_lost_when_nats_dies_in_the_middle() {
+    for with_stream in [false, true] {
+        let nats = if with_stream { Nats::with_jetstream() } else { Nats::start(&[]) };
+        let Some(mut nats) = nats else { return };
+        let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+        acquainted(&[&a, &b]).await;
+        let all: Vec<String> = (0..20_000).map(|n| format!("k{n}")).collect();
+        for key in &all {
+            a.write(key);
+        }
+        b.told(|told| !told.is_empty()).await;
+        nats.kill();
+        nats.run();
+        a.is(|state| state.waiting == 0).await;
+        a.write("last");
+        let told = b.told_of(&["last"]).await;
+        let mut known: std::collections::HashSet<&str> = keys(&told).into_iter().collect();
+        if b.distrusts() {
+            // of what came before that, nothing is trusted
+            known.extend(all.iter().map(String::as_str));
+        }
+        assert!(with_stream != b.distrusts(), "with a stream nothing is missed");
+        let lost: Vec<_> = all.iter().filter(|key| !known.contains(key.as_str())).collect();
+        assert!(lost.is_empty(), "{} are lost, as {:?}", lost.len(), lost.first());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_was_stopped_catches_up() {
+    let Some(nats) = Nats::with_jetstream() else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    assert!(a.peers.state().stream);
+    b.stop().await;
+    a.write("missed/1");
+    a.remove("missed/2");
+    a.is(|state| state.waiting == 0).await;
+    let b = Server::start(&nats, "b");
+    b.told_of(&["missed/1", "missed/2"]).await;
+    assert!(!b.distrusts());
+    let stranger = Server::start(&nats, "new");
+    acquainted(&[&a, &b, &stranger]).await;
+    assert!(stranger.notes.told.borrow().is_empty(), "what was before its time is nothing to it");
+}
+
+#[tokio::test]
+async fn a_stream_survives_a_restart_of_nats() {
+    let Some(mut nats) = Nats::with_jetstream() else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    for round in 0..3 {
+        nats.kill();
+        a.is(|state| !state.connected).await;
+        let key = format!("round {round}");
+        a.write(&key);
+        nats.run();
+        b.told_of(&[&key]).await;
+    }
+    a.is(|state| state.stream).await;
+    assert!(!a.distrusts() && !b.distrusts());
+}
+
+#[tokio::test]
+async fn a_stream_that_forgot_something_makes_everything_distrusted() {
+    let Some(mut nats) = Nats::with_jetstream() else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    nats.kill();
+    a.is(|state| !state.connected).await;
+    std::fs::remove_dir_all(nats.dir().join("store")).unwrap();
+    nats.run();
+    b.told(|told| told.iter().any(is_everything)).await;
+    a.write("after");
+    b.told_of(&["after"]).await;
+    b.is(|state| state.stream).await;
+}
+
+#[tokio::test]
+async fn hostile_messages_are_refused_and_harm_nobody() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    let stranger = async_nats::connect(nats.url()).await.unwrap();
+    let mut heard = stranger.subscribe("fasts3.>").await.unwrap();
+    let message = within(futures::StreamExt::next(&mut heard)).await.unwrap();
+    let subject = message.subject.clone();
+    let hostile = [
+        Bytes::new(),
+        Bytes::from_static(b"\xff\xfe"),
+        Bytes::from("[".repeat(100_000)),
+        Bytes::from(format!(r#"{{"v":1,"from":"x","at":1,"changes":[{}]}}"#, vec![r#"{"key":"k"}"#; 20_000].join(","))),
+        Bytes::from_static(br#"{"v":2,"from":"x","at":1}"#),
+        Bytes::from(vec![b' '; 1 << 20]),
+    ];
+    for payload in &hostile {
+        stranger.publish(subject.clone(), payload.clone()).await.unwrap();
+    }
+    b.is(|state| state.source.unreadable == hostile.len() as u64).await;
+    a.write("after");
+    b.told_of(&["after"]).await;
+    assert!(b.peers.state().source.trouble.is_none());
+}
+
+#[tokio::test]
+async fn who_is_told_more_than_it_takes_distrusts_everything() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    let stranger = async_nats::connect(nats.url()).await.unwrap();
+    let mut heard = stranger.subscribe("fasts3.>").await.unwrap();
+    let subject = within(futures::StreamExt::next(&mut heard)).await.unwrap().subject;
+    b.notes.held.send_replace(true);
+    for n in 0..1_000 {
+        let text = format!(r#"{{"v":1,"from":"flood","at":1,"changes":[{{"key":"k{n}"}}]}}"#);
+        stranger.publish(subject.clone(), text.into()).await.unwrap();
+    }
+    stranger.flush().await.unwrap();
+    // that it was too much is known while the first of them is still held
+    a.write("meanwhile");
+    a.is(|state| state.waiting == 0).await;
+    b.notes.held.send_replace(false);
+    b.told(|told| told.iter().any(is_everything)).await;
+    a.write("after");
+    b.told_of(&["after"]).await;
+}
+
+#[tokio::test]
+async fn a_password_or_a_token_lets_in_and_a_wrong_one_does_not() {
+    let Some(nats) = Nats::start(&["--user", "me", "--pass", "s3cret"]) else { return };
+    let url = |login: &str| format!("nats://{login}127.0.0.1:{}", nats.port);
+    let (a, b) = (Server::of(&url("me:s3cret@"), place("a", "")), Server::of(&url("me:s3cret@"), place("b", "")));
+    acquainted(&[&a, &b]).await;
+    let stranger = Server::of(&url("me:wrong-word@"), place("stranger", ""));
+    let state = stranger.is(|state| state.source.errors > 2).await;
+    let trouble = state.source.trouble.unwrap();
+    assert!(!state.connected && trouble.contains("authorization") && !trouble.contains("word@"), "{trouble}");
+    let Some(nats) = Nats::start(&["--auth", "t0ken"]) else { return };
+    let url = format!("nats://t0ken@127.0.0.1:{}", nats.port);
+    let (a, b) = (Server::of(&url, place("a", "")), Server::of(&url, place("b", "")));
+    acquainted(&[&a, &b]).await;
+}
+
+#[tokio::test]
+async fn without_leave_to_use_jetstream_it_goes_without() {
+    let only = r#"{ publish: ["fasts3.>"], subscribe: ["fasts3.>", "_INBOX.>"] }"#;
+    let text = format!(
+        "jetstream {{ store_dir: \"STORE\" }}\n\
+         authorization {{ users: [ {{ user: me, password: s3cret, permissions: {only} }} ] }}"
+    );
+    let Some(nats) = Nats::configured(&text) else { return };
+    let url = format!("nats://me:s3cret@127.0.0.1:{}", nats.port);
+    let (a, b) = (Server::of(&url, place("a", "")), Server::of(&url, place("b", "")));
+    acquainted(&[&a, &b]).await;
+    a.write("k");
+    b.told_of(&["k"]).await;
+    assert!(!a.peers.state().stream);
+}
+
+#[tokio::test]
+async fn what_is_still_to_be_told_at_the_end_is_told() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    a.write("at the end");
+    a.stop().await;
+    b.told_of(&["at the end"]).await;
+}
+
+#[tokio::test]
+async fn a_change_is_told_within_a_tenth_of_a_second() {
+    for with_stream in [false, true] {
+        let nats = if with_stream { Nats::with_jetstream() } else { Nats::start(&[]) };
+        let Some(nats) = nats else { return };
+        let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+        acquainted(&[&a, &b]).await;
+        let mut took = Vec::new();
+        for n in 0..200 {
+            let begun = Instant::now();
+            a.write(&format!("k{n}"));
+            b.told(|told| told.len() > n).await;
+            took.push(begun.elapsed());
+        }
+        took.sort();
+        eprintln!("stream {with_stream}: median {:?}, p99 {:?}", took[100], took[197]);
+        assert!(took[100] < Duration::from_millis(100), "{:?}", took[100]);
+    }
+}
