@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::access::Rules;
 use crate::content::CacheLimit;
 use crate::index::Defaults;
-use crate::notify::{QueueUrl, Secret};
+use crate::notify::{QueueUrl, Secret, peers};
 use crate::writeback;
 
 /// Loopback only, because NFS trusts whoever connects; 2049 is the port a mount asks for by default.
@@ -54,6 +54,8 @@ pub const MULTIPART_BYTES: u64 = 16 << 20;
 pub const PART_BYTES: u64 = 8 << 20;
 /// 30 s: a client that is told of a restart reclaims within one, and one that asks too early asks again after 5.
 pub const GRACE: Duration = Duration::from_secs(30);
+/// 64 KiB: four of them make a message, and S3 sends as much in the time that it takes to say that nothing has changed.
+pub const MAX_PEER_INLINE_BYTES: u64 = 64 << 10;
 /// Readable for everybody, as a web server under another user needs it.
 pub const FILE_MODE: u32 = 0o644;
 /// Searchable for everybody, likewise.
@@ -152,6 +154,8 @@ pub struct Config {
     pub recheck: Duration,
     /// `--recheck-healthy`.
     pub recheck_healthy: Duration,
+    /// `--peers` and its like; `None`: nobody is told of what is written here.
+    pub peers: Option<peers::Settings>,
     /// `--deadline`.
     pub deadline: Duration,
     /// `--small-object`, in bytes.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::allow;
+use super::peers;
 use super::serve::{ServeArgs, StaleLimitArg};
 use super::values::{AdminAddress, BucketUrl};
 use crate::access::Network;
@@ -66,6 +67,9 @@ pub enum ConfigError {
     /// KMS asked for by nobody in particular.
     #[error("--sse {0} needs signed requests, so it cannot go with --no-sign-request")]
     AnonymousKms(String),
+    /// `--peers` names no NATS.
+    #[error("--peers: {0}")]
+    Peers(String),
     /// `--exclude` is no glob.
     #[error("--exclude {0}")]
     Exclude(String),
@@ -131,6 +135,7 @@ impl TryFrom<ServeArgs> for Config {
                 dir_mode: args.dir_mode,
             },
             writeback: writeback(&args)?,
+            peers: peers::settings(&args.peers)?,
             durability: args.durability,
             grace: grace(&args)?,
             events: events(&args)?,
@@ -511,6 +516,12 @@ mod tests {
             ("--events sqs=http://h/1/q --no-sign-request", "--events sqs=", "--no-sign-request"),
             ("--events sqs=http://h/1/q --events-secret-file f", "--events-secret-file", "webhook="),
             ("--events webhook=[::1]:1 --events-secret-file no-such-file", "--events-secret-file no-such-file", ""),
+            ("--peers http://one", "--peers", "nats://HOST"),
+            ("--peers nats://me:pass@one,nats://me:word@two", "--peers", "the same user"),
+            ("--peers-creds f", "--peers", "--peers"),
+            ("--peers nats://one --peer-inline 1MiB", "--peer-inline", "64 KiB"),
+            ("--peers nats://one --peers-cert c", "--peers-key", "--peers-key"),
+            ("--peers nats://one --peers-group ''", "--peers-group", "empty"),
             ("--cache-szie 1GiB", "--cache-szie", "--cache-size"),
         ] {
             let error = config(flags).expect_err(flags);

@@ -15,6 +15,7 @@ mod helper;
 pub mod invalidate;
 pub mod mount;
 mod output;
+pub mod peers;
 mod progress;
 pub mod refresh;
 pub mod serve;
@@ -43,8 +44,9 @@ pub use serve::ServeArgs;
 use crate::admin::client::Client;
 use crate::mount::record;
 
-/// What is logged unless `--log` says otherwise: what needs somebody, and our own milestones.
-const LOG: &str = "warn,fasts3=info";
+/// What is logged unless `--log` says otherwise: what needs somebody, and our own milestones. What the NATS client says of
+/// each try to connect we say once.
+const LOG: &str = "warn,fasts3=info,async_nats=off";
 /// The same for the demo, whose S3 is taken down on purpose and whose screen is its output.
 const DEMO_LOG: &str = "error";
 

@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use tracing::{info, warn};
 
 use super::allow::AllowRule;
+use super::peers::PeersArgs;
 use super::signals::Signals;
 use super::values::{self, AdminAddress, BucketUrl};
 use super::{output, progress, systemd};
@@ -163,6 +164,10 @@ pub struct ServeArgs {
     /// itself
     #[arg(long, env = "FASTS3_EVENTS_SECRET_FILE", value_name = "FILE", help_heading = "Freshness")]
     pub events_secret_file: Option<PathBuf>,
+
+    /// Other servers
+    #[command(flatten)]
+    pub peers: PeersArgs,
 
     /// URL of an S3 that is not Amazon's (MinIO, Ceph, R2, garage); implies path-style requests
     #[arg(long, env = "FASTS3_ENDPOINT_URL", value_name = "URL", help_heading = "S3")]
