@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fasts3::notify::peers::{Pace, Papers, PeersState, Place, Servers, Settings};
 use fasts3::notify::{Hint, Origin, Peers, Said, Scope, Source, SourceHealth, Tell, Told};
-use fasts3::store::{Announce, Announced};
-use fasts3::types::{Clock, ETag, Key};
+use fasts3::store::{Announce, Announced, Carried, Error, GetIf, Got, ListPage, ListRequest, ObjectMeta, Store};
+use fasts3::types::{Clock, ETag, Key, Time};
+use futures::StreamExt;
 use support::nats::Nats;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -47,6 +49,7 @@ impl Tell for Notes {
 struct Server {
     peers: Arc<Peers>,
     notes: Arc<Notes>,
+    carried: Arc<Carried>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -70,13 +73,14 @@ impl Server {
             health: Arc::new(SourceHealth::new("nats", Origin::Peer)),
             clock: Clock::system(),
         };
-        let peers = Peers::new(settings, place, source);
+        let carried = Arc::new(Carried::default());
+        let peers = Peers::new(settings, place, source, carried.clone());
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (peers, stop) = (peers.clone(), stop.clone());
             async move { peers.run(stop).await.unwrap() }
         });
-        Server { peers, notes, stop, task }
+        Server { peers, notes, carried, stop, task }
     }
 
     async fn stop(self) {
@@ -121,6 +125,27 @@ impl Server {
             }
         })
         .await
+    }
+}
+
+/// An S3 that has `hello` and does not send it.
+struct Hello;
+
+const HELLO: &str = "5d41402abc4b2a76b9719d911017c592";
+
+#[async_trait]
+impl Store for Hello {
+    async fn head(&self, _: &Key) -> Result<ObjectMeta, Error> {
+        let etag = ETag::new(HELLO);
+        Ok(ObjectMeta { etag, size: 5, last_modified: Time(0), user: None, content_type: None })
+    }
+
+    async fn get(&self, key: &Key, _: Option<Range<u64>>, _: GetIf) -> Result<Got, Error> {
+        Err(Error::NotFound { key: key.clone() })
+    }
+
+    async fn list(&self, _: &ListRequest) -> Result<ListPage, Error> {
+        unreachable!("nobody lists")
     }
 }
 
@@ -317,7 +342,7 @@ async fn hostile_messages_are_refused_and_harm_nobody() {
     acquainted(&[&a, &b]).await;
     let stranger = async_nats::connect(nats.url()).await.unwrap();
     let mut heard = stranger.subscribe("fasts3.>").await.unwrap();
-    let message = within(futures::StreamExt::next(&mut heard)).await.unwrap();
+    let message = within(heard.next()).await.unwrap();
     let subject = message.subject.clone();
     let hostile = [
         Bytes::new(),
@@ -343,7 +368,7 @@ async fn who_is_told_more_than_it_takes_distrusts_everything() {
     acquainted(&[&a, &b]).await;
     let stranger = async_nats::connect(nats.url()).await.unwrap();
     let mut heard = stranger.subscribe("fasts3.>").await.unwrap();
-    let subject = within(futures::StreamExt::next(&mut heard)).await.unwrap().subject;
+    let subject = within(heard.next()).await.unwrap().subject;
     b.notes.held.send_replace(true);
     for n in 0..1_000 {
         let text = format!(r#"{{"v":1,"from":"flood","at":1,"changes":[{{"key":"k{n}"}}]}}"#);
@@ -419,4 +444,64 @@ async fn a_change_is_told_within_a_tenth_of_a_second() {
         eprintln!("stream {with_stream}: median {:?}, p99 {:?}", took[100], took[197]);
         assert!(took[100] < Duration::from_millis(100), "{:?}", took[100]);
     }
+}
+
+#[tokio::test]
+async fn small_objects_ride_along() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let riding = |name| {
+        let servers = nats.url().parse().unwrap();
+        let settings = Settings { servers, papers: Papers::default(), group: None, inline_bytes: 8, pace: PACE };
+        Server::with(settings, place(name, ""))
+    };
+    let (a, b) = (riding("a"), riding("b"));
+    acquainted(&[&a, &b]).await;
+    let write = |key: &str, etag: &str, bytes: &'static str| {
+        let (key, etag, bytes) = (Key::new(key).unwrap(), ETag::new(etag), Bytes::from_static(bytes.as_bytes()));
+        a.peers.announce(Announced::Written { key, etag, size: bytes.len() as u64, bytes: Some(bytes) });
+    };
+    write("small", HELLO, "hello");
+    write("long", "d41f2e8b8f2f0d8a2d51ee6e6e5a3e4f", "hello, world");
+    write("no digest", "opaque", "hello");
+    b.told_of(&["small", "long", "no digest"]).await;
+    let store = b.carried.before(Arc::new(Hello));
+    let got = async |key| store.get(&Key::new(key).unwrap(), None, GetIf::Any).await;
+    let Ok(Got::Body { body, .. }) = got("small").await else { panic!("it came along") };
+    assert_eq!(body.map(Result::unwrap).collect::<Vec<_>>().await, ["hello"]);
+    assert!(got("long").await.is_err() && got("no digest").await.is_err());
+}
+
+/// A certificate of an authority, and one of that for 127.0.0.1.
+fn certificates(dir: &std::path::Path) -> bool {
+    let script = "set -e; cd \"$1\"; \
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem; \
+        openssl req -newkey rsa:2048 -nodes -subj /CN=nats -keyout nats.key -out nats.csr; \
+        printf 'subjectAltName=IP:127.0.0.1\n' > ext; \
+        openssl x509 -req -in nats.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out nats.pem";
+    let made = std::process::Command::new("sh").args(["-c", script, "sh"]).arg(dir).output();
+    let is_made = made.is_ok_and(|made| made.status.success());
+    assert!(is_made || std::env::var("CI").as_deref() != Ok("true"), "no openssl to make certificates with");
+    is_made
+}
+
+#[tokio::test]
+async fn over_tls_only_a_nats_of_the_given_authority_is_talked_to() {
+    let dir = tempfile::TempDir::new().unwrap();
+    if !certificates(dir.path()) {
+        return;
+    }
+    let file = |name: &str| dir.path().join(name);
+    let (cert, key) = (file("nats.pem"), file("nats.key"));
+    let flags = ["--tls", "--tlscert", cert.to_str().unwrap(), "--tlskey", key.to_str().unwrap()];
+    let Some(nats) = Nats::start(&flags) else { return };
+    let server = |name, authority: Option<&str>| {
+        let servers = format!("tls://127.0.0.1:{}", nats.port).parse().unwrap();
+        let papers = Papers { authority: authority.map(file), ..Papers::default() };
+        Server::with(Settings { servers, papers, group: None, inline_bytes: 0, pace: PACE }, place(name, ""))
+    };
+    let (a, b) = (server("a", Some("ca.pem")), server("b", Some("ca.pem")));
+    acquainted(&[&a, &b]).await;
+    let stranger = server("stranger", None);
+    let state = stranger.is(|state| state.source.errors > 1).await;
+    assert!(!state.connected, "{state:?}");
 }

@@ -37,7 +37,8 @@ use self::message::{Change, Message, Sender};
 use self::outbox::Outbox;
 use super::records::Events;
 use super::{Hint, Origin, Said, Source, SourceState};
-use crate::store::{Announce, Announced};
+use crate::store::carried::is_digest;
+use crate::store::{Announce, Announced, Carried};
 use crate::types::{Key, Tick};
 
 /// 256 KiB: a fourth of what NATS takes by default.
@@ -112,6 +113,7 @@ pub struct Peers {
     source: Source,
     names: Names,
     outbox: Outbox,
+    carried: Arc<Carried>,
     link: watch::Sender<Link>,
     /// Numbers our messages.
     numbers: AtomicU64,
@@ -181,7 +183,8 @@ enum Inbox {
 
 impl Peers {
     /// Puts it together; `run` starts it, and changes are kept from now on. `source.health` is to be of `Origin::Peer`.
-    pub fn new(settings: Settings, place: Place, source: Source) -> Arc<Peers> {
+    /// `carried` is given the bytes that ride along.
+    pub fn new(settings: Settings, place: Place, source: Source, carried: Arc<Carried>) -> Arc<Peers> {
         let names = Names::of(&settings, &place);
         Arc::new(Peers {
             settings,
@@ -189,6 +192,7 @@ impl Peers {
             source,
             names,
             outbox: Outbox::new(),
+            carried,
             link: watch::Sender::new(Link::default()),
             // of an earlier run there may be some on their way
             numbers: AtomicU64::new(Uuid::new_v4().as_u64_pair().0),
@@ -380,9 +384,13 @@ impl Peers {
 
     fn events(&self, message: Message) -> Events {
         let mut events = Events::default();
-        for Change { key, said, .. } in message.changes {
+        for Change { key, said, inline } in message.changes {
             match self.key(&key, &said) {
                 Some(key) => {
+                    // before the hint, which may be acted on at once
+                    if let (Said::Written { etag: Some(etag), .. }, Some(bytes)) = (&said, inline) {
+                        self.carried.put(key.clone(), etag.clone(), bytes);
+                    }
                     let (at, origin) = (Some(message.at), Origin::Peer);
                     events.hints.push(Hint { key, said, sequencer: None, at, origin });
                 }
@@ -474,7 +482,8 @@ impl Announce for Peers {
         match what {
             Announced::Written { key, etag, size, bytes } => {
                 let inline = bytes.filter(|bytes| bytes.len() as u64 <= self.settings.inline_bytes);
-                let inline = inline.filter(|bytes| bytes.len() as u64 == size && size > 0);
+                // the others would not believe it
+                let inline = inline.filter(|bytes| !bytes.is_empty() && is_digest(&etag, bytes));
                 self.push(&key, Said::Written { etag: Some(etag), size: Some(size) }, inline);
             }
             Announced::Removed { key } => self.push(&key, Said::Removed, None),

@@ -5,6 +5,7 @@
 
 pub mod announce;
 mod answer;
+pub mod carried;
 pub mod conditions;
 mod connect;
 mod copy;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::announce::{Announce, Announced, announcing};
+pub use self::carried::Carried;
 pub use self::conditions::{Conditions, careful};
 pub use self::connect::{Connected, Connecting, StartError, Timing, connect, connect_with};
 pub use self::counters::{Counters, RequestCounts};

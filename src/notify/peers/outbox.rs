@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn changes_leave_in_order_once_they_are_told() {
         let outbox = Outbox::of(10);
-        ["a", "b", "c"].map(|key| outbox.push(removed(key)));
+        ["a", "b", "c"].into_iter().for_each(|key| outbox.push(removed(key)));
         assert_eq!(keys(&outbox), ["a", "b", "c"]);
         outbox.told(2);
         assert_eq!(keys(&outbox), ["c"]);
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_over_is_told_as_one() {
         let outbox = Outbox::of(2);
-        ["a", "b", "d/e/1", "d/e/22", "d/f", "d/é"].map(|key| outbox.push(removed(key)));
+        ["a", "b", "d/e/1", "d/e/22", "d/f", "d/é"].into_iter().for_each(|key| outbox.push(removed(key)));
         assert_eq!(keys(&outbox), ["a", "b"]);
         outbox.told(1);
         let last = outbox.first(2).remove(1);
