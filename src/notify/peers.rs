@@ -8,22 +8,20 @@
 //! - A NATS that is down costs a warning. It is tried for ever.
 //!
 //! A `session` lasts from a connection to its loss: it listens, in the `stream` if there is one, and speaks from the
-//! `outbox`. Every `heartbeat` something is said even if nothing has changed: that it comes back proves the way.
+//! `outbox`. Every `heartbeat` each server says that it is there: that this comes back proves the way.
 
 mod connection;
 mod message;
 mod outbox;
+mod session;
 mod stream;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, Subscriber};
 use bytes::Bytes;
-use futures::StreamExt;
 use md5::{Digest, Md5};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -33,7 +31,7 @@ use uuid::Uuid;
 
 use self::connection::{Link, failed};
 pub use self::connection::{Papers, PeersError, Servers};
-use self::message::{Change, Message, Sender};
+use self::message::{Change, Message};
 use self::outbox::Outbox;
 use super::records::Events;
 use super::{Hint, Origin, Said, Source, SourceState};
@@ -41,10 +39,6 @@ use crate::store::carried::is_digest;
 use crate::store::{Announce, Announced, Carried};
 use crate::types::{Key, Tick};
 
-/// 256 KiB: a fourth of what NATS takes by default.
-const MESSAGE_BYTES: usize = 256 << 10;
-/// Changes looked at for one message: what some 100 bytes each make of `MESSAGE_BYTES`.
-const MESSAGE_CHANGES: usize = 2_500;
 /// Other servers remembered; who was heard of longest ago is forgotten first.
 const MAX_PEERS: usize = 1_024;
 /// After so many heartbeats without a word, a server counts as gone.
@@ -70,7 +64,7 @@ pub struct Settings {
 pub struct Pace {
     /// How long changes wait for others to go with.
     pub batch: Duration,
-    /// How often something is said at least.
+    /// How often a server says that it is there.
     pub heartbeat: Duration,
     /// How long after a failure a session is tried again, at first.
     pub retry: Duration,
@@ -131,6 +125,8 @@ pub struct Peers {
 /// What things are called in NATS.
 struct Names {
     subject: String,
+    /// Where servers say that they are there, which is not worth keeping.
+    alive: String,
     stream: String,
 }
 
@@ -173,12 +169,6 @@ impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peers").field("settings", &self.settings).field("place", &self.place).finish_non_exhaustive()
     }
-}
-
-/// Where messages come from.
-enum Inbox {
-    Plain(Subscriber),
-    Stream(Box<stream::Inbox>),
 }
 
 impl Peers {
@@ -269,77 +259,6 @@ impl Peers {
         Ok(())
     }
 
-    /// Listens and speaks until something fails: what does.
-    async fn session(&self, client: &Client) -> String {
-        let opened = match self.open(client).await {
-            Ok(opened) => opened,
-            Err(why) => return why,
-        };
-        let stream = match &opened {
-            Inbox::Plain(_) => None,
-            Inbox::Stream(inbox) => Some(inbox.context()),
-        };
-        match tokio::try_join!(self.listen(opened), self.speak(client, stream)) {
-            Ok((never, _)) => match never {},
-            Err(why) => why,
-        }
-    }
-
-    /// Begins to listen. Distrusts everything when that leaves a gap.
-    async fn open(&self, client: &Client) -> Result<Inbox, String> {
-        let Names { subject, stream } = &self.names;
-        let last = self.last.load(Ordering::Relaxed);
-        let found = match stream::open(client, stream, subject, &self.place.server, last).await {
-            Ok(found) => found,
-            // it may only not be back yet
-            Err(why) if self.has_stream.swap(false, Ordering::Relaxed) => return Err(why),
-            Err(why) => {
-                if !self.was_there.load(Ordering::Relaxed) {
-                    tracing::warn!(why, "what peers say while this server is away is not kept by NATS");
-                }
-                None
-            }
-        };
-        let inbox = match found {
-            Some(inbox) => Inbox::Stream(Box::new(inbox)),
-            None => {
-                let subscriber = client.subscribe(subject.clone()).await.map_err(|error| error.to_string())?;
-                // so that what is said from now on, by anyone, is heard
-                client.flush().await.map_err(|error| error.to_string())?;
-                Inbox::Plain(subscriber)
-            }
-        };
-        let is_gap = match &inbox {
-            Inbox::Plain(_) => true,
-            Inbox::Stream(inbox) => inbox.is_new,
-        };
-        self.has_stream.store(matches!(inbox, Inbox::Stream(_)), Ordering::Relaxed);
-        if self.was_there.swap(true, Ordering::Relaxed) && is_gap {
-            self.distrust().await;
-        }
-        Ok(inbox)
-    }
-
-    async fn listen(&self, inbox: Inbox) -> Result<Infallible, String> {
-        let silence = self.settings.pace.heartbeat * SILENT_BEATS;
-        let silent = |_| "nothing comes back from NATS, not even what was sent from here".to_owned();
-        match inbox {
-            Inbox::Plain(mut subscriber) => loop {
-                let message = tokio::time::timeout(silence, subscriber.next()).await.map_err(silent)?;
-                self.take(&message.ok_or("the subscription has ended")?.payload).await;
-            },
-            Inbox::Stream(mut inbox) => loop {
-                let message = tokio::time::timeout(silence, inbox.next()).await.map_err(silent)??;
-                if message.after_gap {
-                    self.distrust().await;
-                }
-                self.take(message.payload()).await;
-                message.done().await?;
-                self.last.store(inbox.last(), Ordering::Relaxed);
-            },
-        }
-    }
-
     /// Applies a message.
     async fn take(&self, payload: &Bytes) {
         let health = &self.source.health;
@@ -357,13 +276,17 @@ impl Peers {
             tracing::info!("peers are heard again");
         }
         if message.from == self.place.server {
-            self.returned.send_replace(message.number);
+            // others, that are not waited for, have none
+            if message.number != 0 {
+                self.returned.send_replace(message.number);
+            }
         } else {
             self.hear(&message, now);
             let at = message.at;
-            let events = self.events(message);
-            if !events.hints.is_empty() || events.ignored > 0 {
-                self.source.apply(events, Some(at)).await;
+            if message.changes.is_empty() {
+                self.source.is_there(at);
+            } else {
+                self.source.apply(self.events(message), Some(at)).await;
             }
         }
         health.done(1);
@@ -413,65 +336,6 @@ impl Peers {
         self.source.apply(Events { hints: vec![hint], ..Events::default() }, None).await;
     }
 
-    async fn speak(
-        &self,
-        client: &Client,
-        stream: Option<async_nats::jetstream::Context>,
-    ) -> Result<Infallible, String> {
-        let Pace { batch, heartbeat, .. } = self.settings.pace;
-        let mut beat = tokio::time::interval(heartbeat);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = beat.tick() => {}
-                () = self.outbox.filled() => tokio::time::sleep(batch).await,
-            }
-            self.say(client, stream.as_ref()).await?;
-        }
-    }
-
-    /// Says what is first in the outbox, or only that we are here.
-    async fn say(&self, client: &Client, stream: Option<&async_nats::jetstream::Context>) -> Result<(), String> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let (payload, count) = self.message(client, number);
-        let subject = self.names.subject.clone();
-        match stream {
-            Some(stream) => stream::say(stream, &subject, payload).await?,
-            None => {
-                let mut returned = self.returned.subscribe();
-                client.publish(subject, payload).await.map_err(|error| error.to_string())?;
-                let back = tokio::time::timeout(
-                    self.settings.pace.heartbeat * SILENT_BEATS,
-                    returned.wait_for(|returned| *returned == number),
-                );
-                let back = back.await.map_err(|_| "NATS does not give back what it is told");
-                back?.map_err(|error| error.to_string())?;
-            }
-        }
-        self.outbox.told(count);
-        self.told.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// A message of what is first in the outbox, and how many changes that is.
-    fn message(&self, client: &Client, number: u64) -> (Bytes, usize) {
-        let sender = Sender { id: self.place.server.clone(), host: self.place.host.clone(), number };
-        let limit = MESSAGE_BYTES.min(client.max_payload());
-        message::encode(&sender, self.source.clock.wall(), &self.outbox.first(MESSAGE_CHANGES), limit)
-    }
-
-    /// At the end: without waiting for it to come back.
-    async fn say_last(&self, client: &Client) {
-        while !self.outbox.is_empty() {
-            let (payload, count) = self.message(client, 0);
-            if client.publish(self.names.subject.clone(), payload).await.is_err() {
-                break;
-            }
-            self.outbox.told(count);
-        }
-        let _ = client.flush().await;
-    }
-
     fn push(&self, key: &Key, said: Said, inline: Option<Bytes>) {
         self.outbox.push(Change { key: [&self.place.prefix, key.as_str()].concat(), said, inline });
     }
@@ -506,7 +370,11 @@ impl Names {
         };
         let digest = Md5::digest(format!("{s3}\n{}", place.bucket));
         let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Names { subject: format!("fasts3.{hex}"), stream: format!("fasts3-{hex}") }
+        Names {
+            subject: format!("fasts3.{hex}"),
+            alive: format!("fasts3.{hex}.alive"),
+            stream: format!("fasts3-{hex}"),
+        }
     }
 }
 

@@ -215,6 +215,11 @@ impl Source {
 }
 
 impl Source {
+    /// Whoever brings events was there then, and had none.
+    pub(super) fn is_there(&self, at: Time) {
+        self.health.event(self.clock.now(), Some(self.since(at)));
+    }
+
     /// How long ago it was; a clock that is ahead of ours is no lag.
     fn since(&self, at: Time) -> Duration {
         Duration::from_nanos(u64::try_from(self.clock.wall().0.saturating_sub(at.0)).unwrap_or(0))

@@ -95,6 +95,8 @@ async fn stream(context: &Context, name: &str, subject: &str) -> Result<Stream, 
 /// A message of the stream.
 pub(super) struct Delivered {
     message: Message,
+    /// Its number in the stream.
+    pub(super) number: u64,
     /// Others before it have left the stream before they were delivered.
     pub(super) after_gap: bool,
 }
@@ -105,11 +107,6 @@ impl Inbox {
         self.context.clone()
     }
 
-    /// Number of the last message that was delivered.
-    pub(super) fn last(&self) -> u64 {
-        self.last
-    }
-
     /// The next message.
     pub(super) async fn next(&mut self) -> Result<Delivered, String> {
         let message = self.messages.next().await.ok_or("the stream has ended")?;
@@ -117,7 +114,7 @@ impl Inbox {
         let number = message.info().map_err(|error| error.to_string())?.stream_sequence;
         let after_gap = self.last > 0 && number > self.last + 1;
         self.last = self.last.max(number);
-        Ok(Delivered { message, after_gap })
+        Ok(Delivered { message, number, after_gap })
     }
 }
 
