@@ -29,14 +29,14 @@ enum Heard {
     /// And is not said again.
     Once(Bytes),
     /// And is said again until it is `done`.
-    Kept(Delivered),
+    Kept(Box<Delivered>),
 }
 
 impl Inbox {
     async fn next(&mut self) -> Result<Heard, String> {
         match self {
             Inbox::Plain(subscriber) => once(subscriber).await,
-            Inbox::Stream(inbox) => inbox.next().await.map(Heard::Kept),
+            Inbox::Stream(inbox) => inbox.next().await.map(|delivered| Heard::Kept(Box::new(delivered))),
         }
     }
 }
