@@ -26,7 +26,7 @@ use crate::nfs::nlm::{CallBack, Nlm4, Outbox};
 use crate::nfs::nsm::{Notifier, Nsm1};
 use crate::nfs::portmap::{self, Portmap};
 use crate::nfs::reach::Directory;
-use crate::notify::{Health, Intake, Scope, Sources, sources};
+use crate::notify::{Health, Intake, Scope, Sources, peers, sources};
 use crate::revalidate::{Revalidator, Settings};
 use crate::rpc::{self, Gate, Program, Programs};
 use crate::store;
@@ -119,8 +119,12 @@ impl Server {
         let index = Arc::new(Index::open(&dir.index(), options, config.defaults, clock.clone())?);
         let content = Content::open(dir.path(), index.clone(), config.cache_limit, clock.clone())
             .with_context(|| format!("cannot use {}", dir.path().display()))?;
-        let revalidator =
-            Revalidator::new(index.clone(), content.clone(), connected.stores, settings(&config), clock.clone());
+        let carried = Arc::new(store::Carried::default());
+        let stores = match config.peers {
+            Some(_) => connected.stores.map(|store| carried.before(store)),
+            None => connected.stores,
+        };
+        let revalidator = Revalidator::new(index.clone(), content.clone(), stores, settings(&config), clock.clone());
 
         let health = Health::new(revalidator.clone(), clock.clone());
         let intake = Intake::new(revalidator.clone());
@@ -165,6 +169,19 @@ impl Server {
             secret: config.events_secret.clone(),
         };
         let sources = Sources::start(&config.events, &setting, &stop_calls).await?;
+        let peers = config.peers.clone().map(|peers| {
+            let place = peers::Place {
+                server: uuid::Uuid::from_bytes(identity.uuid).simple().to_string(),
+                host: config.writeback.host.clone(),
+                endpoint: setting.shared.endpoint_url().map(str::to_owned),
+                bucket: config.s3.bucket.clone(),
+                prefix: config.s3.prefix.clone(),
+            };
+            setting.peers(peers, place, carried)
+        });
+        if let Some(peers) = &peers {
+            writeback.announce_to(peers.clone());
+        }
 
         let stats = Arc::new(rpc::Stats::default());
         let config = Arc::new(config);
@@ -178,6 +195,7 @@ impl Server {
             intake,
             health: health.clone(),
             sources: sources.health,
+            peers: peers.clone(),
             requests: counters,
             calls: stats.clone(),
             locks: locks.clone(),
@@ -199,6 +217,10 @@ impl Server {
             background.push(tokio::spawn(revalidator.clone().mirror(stop_background.clone())));
         }
         background.push(tokio::spawn(call_back.run(stop_background.clone())));
+        if let Some(peers) = peers {
+            // it tells of the last uploads too
+            background.push(tokio::spawn(sources::run_peers(peers, stop_background.clone())));
+        }
         if let Some(locks) = &locks {
             background.push(tokio::spawn(locks.clone().keep(index.clone(), stop_background.clone())));
             background.push(tokio::spawn(notifier.run(stop_background.clone())));

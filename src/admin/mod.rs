@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::index::{Conflict, Index, IndexError, Kind, Node};
 use crate::locks::Locks;
-use crate::notify::{Health, Hint, Intake, Origin, Said, SourceHealth, Tell, Told};
+use crate::notify::{Health, Hint, Intake, Origin, Peers, Said, SourceHealth, Tell, Told};
 use crate::revalidate::{Refreshed, Revalidator, WaitError, Warmed};
 use crate::types::{Clock, Ino, Key, Name, Tick};
 use crate::writeback::{Failure, Writeback};
@@ -122,6 +122,8 @@ pub struct State {
     pub health: Arc<Health>,
     /// How each source of events fares.
     pub sources: Vec<Arc<SourceHealth>>,
+    /// The other servers, where `--peers` says how to reach them.
+    pub peers: Option<Arc<Peers>>,
     /// Requests to S3.
     pub requests: Arc<store::Counters>,
     /// Calls from clients.

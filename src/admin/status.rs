@@ -198,6 +198,7 @@ pub(super) fn collect(state: &State) -> Status {
         nfs: nfs(state),
         locks: locks(state),
         events: events(state),
+        peers: state.peers.iter().flat_map(|peers| peers.state().servers).map(|peer| peer.host).collect(),
         ..Status::default()
     }
 }

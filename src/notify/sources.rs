@@ -6,11 +6,13 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use super::sqs::{self, Sqs};
 use super::webhook::Webhook;
-use super::{Beat, Health, Heartbeat, Origin, Scope, Secret, Source, SourceHealth, Tell};
+use super::{Beat, Health, Heartbeat, Origin, Peers, Scope, Secret, Source, SourceHealth, Tell, peers};
 use crate::config::EventSource;
+use crate::store::Carried;
 use crate::types::Clock;
 
 /// An idle queue answers a poll every 20 s: two of them may be lost.
@@ -54,13 +56,13 @@ impl Sources {
         for wanted in wanted {
             let (health, task) = match wanted {
                 EventSource::Sqs(url) => {
-                    let source = setting.source(url.to_string(), Origin::Sqs, QUEUE_HEARTBEAT);
+                    let source = setting.reliable(url.to_string(), Origin::Sqs, QUEUE_HEARTBEAT);
                     let (timing, health) = (sqs::Timing::default(), source.health.clone());
                     let client = sqs::client(&setting.shared, url, timing);
                     (health, tokio::spawn(Sqs::new(client, url.clone(), source, timing).run(stop.clone())))
                 }
                 EventSource::Webhook(addr) => {
-                    let source = setting.source(addr.to_string(), Origin::Webhook, PUSH_HEARTBEAT);
+                    let source = setting.reliable(addr.to_string(), Origin::Webhook, PUSH_HEARTBEAT);
                     let health = source.health.clone();
                     let secret = setting.secret.clone().expect("checked with the flags: no webhook without it");
                     (health, tokio::spawn(Webhook::bind(*addr, secret, source).await?.run(stop.clone())))
@@ -74,10 +76,28 @@ impl Sources {
 }
 
 impl Setting {
-    fn source(&self, name: String, origin: Origin, heartbeat: Duration) -> Source {
-        let health = SourceHealth::new(name, origin).telling(self.health.register(origin, heartbeat));
+    /// The other servers, to be run when what is written here is told to them. They tell of what they write alone, so
+    /// nothing is checked less often for their sake.
+    pub fn peers(&self, settings: peers::Settings, place: peers::Place, carried: Arc<Carried>) -> Arc<Peers> {
+        let health = SourceHealth::new(settings.servers.to_string(), Origin::Peer);
+        Peers::new(settings, place, self.source(health), carried)
+    }
+
+    /// A source that can be relied on while it works.
+    fn reliable(&self, name: String, origin: Origin, heartbeat: Duration) -> Source {
+        self.source(SourceHealth::new(name, origin).telling(self.health.register(origin, heartbeat)))
+    }
+
+    fn source(&self, health: SourceHealth) -> Source {
         let (scope, tell) = (Arc::new(self.scope.clone()), self.tell.clone());
         Source { scope, tell, health: Arc::new(health), clock: self.clock.clone() }
+    }
+}
+
+/// Runs `peers`; without them, checks go on as they do.
+pub async fn run_peers(peers: Arc<Peers>, stop: CancellationToken) {
+    if let Err(error) = peers.run(stop).await {
+        error!(%error, "other servers are neither told nor heard");
     }
 }
 

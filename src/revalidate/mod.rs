@@ -104,6 +104,13 @@ pub struct Stores {
     pub background: Arc<dyn Store>,
 }
 
+impl Stores {
+    /// Both, decorated.
+    pub fn map(self, with: impl Fn(Arc<dyn Store>) -> Arc<dyn Store>) -> Stores {
+        Stores { foreground: with(self.foreground), background: with(self.background) }
+    }
+}
+
 /// Asks S3. Cheap to share behind an `Arc`.
 pub struct Revalidator {
     /// Itself, for the tasks it starts.
