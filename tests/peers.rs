@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use fasts3::cli::ServeArgs;
+use fasts3::config::Config;
 use fasts3::notify::peers::{Pace, Papers, PeersState, Place, Servers, Settings};
 use fasts3::notify::{Hint, Origin, Peers, Said, Scope, Source, SourceHealth, Tell, Told};
+use fasts3::s3server::{Options, S3Server};
 use fasts3::store::{Announce, Announced, Carried, Error, GetIf, Got, ListPage, ListRequest, ObjectMeta, Store};
 use fasts3::types::{Clock, ETag, Key, Time};
 use futures::StreamExt;
+use support::Client;
 use support::nats::Nats;
+use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -203,6 +208,41 @@ async fn what_one_server_writes_all_others_are_told_and_not_itself() {
     for server in servers {
         server.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_at_one_server_is_soon_read_at_another() {
+    let Some(nats) = Nats::start(&[]) else { return };
+    let s3 = S3Server::start(Options { anonymous: true, ..Options::default() }).unwrap();
+    s3.bucket("bucket").put("page", "first", &[]);
+    let caches = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let [a, b] = caches.each_ref().map(|cache| whole(&s3, &nats, cache));
+    let (a, b) = (a.await, b.await);
+    let connect = async |server: &fasts3::server::Server| Client::connect(server.nfs_addr().port(), "/", 0, 0).await;
+    let (mut at_a, mut at_b) = (connect(&a).await, connect(&b).await);
+    assert_eq!(at_b.read("page").await.unwrap(), b"first");
+    at_a.save("page", b"second").await.unwrap();
+    // whoever is not told believes the first for an hour
+    within(async {
+        while at_b.read("page").await.unwrap() != b"second" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    a.stop().await;
+    b.stop().await;
+}
+
+/// A whole server that asks S3 behind an answer once an hour.
+async fn whole(s3: &S3Server, nats: &Nats, cache: &TempDir) -> fasts3::server::Server {
+    let (endpoint, nats, cache) = (s3.endpoint(), nats.url(), cache.path().to_str().unwrap());
+    let mut line =
+        vec!["serve", "s3://bucket", "--lazy", "--no-sign-request", "--listen", "127.0.0.1:0", "--admin", "off"];
+    line.extend(["--uid", "0", "--gid", "0", "--cache-size", "1GiB", "--region", "us-east-1"]);
+    line.extend(["--recheck", "1h", "--upload-delay", "0s", "--endpoint-url", &endpoint]);
+    line.extend(["--peers", &nats, "--cache", cache]);
+    let config = Config::try_from(ServeArgs::parse_from_iter(line.into_iter())).unwrap();
+    fasts3::server::Server::start(config).await.unwrap()
 }
 
 #[tokio::test]
