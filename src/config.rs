@@ -11,6 +11,7 @@ use crate::access::Rules;
 use crate::content::CacheLimit;
 use crate::index::Defaults;
 use crate::notify::{QueueUrl, Secret, peers};
+use crate::store::Dollars;
 use crate::writeback;
 
 /// Loopback only, because NFS trusts whoever connects; 2049 is the port a mount asks for by default.
@@ -132,6 +133,8 @@ pub enum EventSource {
 pub struct Config {
     /// The bucket.
     pub s3: S3Config,
+    /// `--s3-budget`: what a day's requests may cost before work behind the answers is slowed; `None` = anything.
+    pub s3_budget: Option<Dollars>,
     /// `--cache`.
     pub cache: PathBuf,
     /// `--cache-size`.

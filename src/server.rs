@@ -29,7 +29,7 @@ use crate::nfs::reach::Directory;
 use crate::notify::{Health, Intake, Scope, Sources, peers, sources};
 use crate::revalidate::{Revalidator, Settings};
 use crate::rpc::{self, Gate, Program, Programs};
-use crate::store;
+use crate::store::{self, Budget};
 use crate::types::Clock;
 use crate::writeback::{Rooms, Writeback};
 use ports::{Desks, Ports};
@@ -105,7 +105,8 @@ impl Server {
         }
         let nfs_addr = ports.addr();
 
-        let counters = Arc::new(store::Counters::default());
+        let budget = config.s3_budget.map_or_else(Budget::unlimited, |day| Budget::new(day, clock.clone()));
+        let counters = Arc::new(store::Counters::new(clock.clone(), budget));
         let connected = store::connect_with(&config.s3, counters.clone(), connecting).await?;
         if let Some(warning) = connected.warning {
             warn!("{warning}");
@@ -166,6 +167,7 @@ impl Server {
             health: health.clone(),
             clock: clock.clone(),
             shared: connected.shared,
+            requests: counters.clone(),
             secret: config.events_secret.clone(),
         };
         let sources = Sources::start(&config.events, &setting, &stop_calls).await?;

@@ -80,7 +80,7 @@ impl Page {
         self.one("fasts3_s3_throttled_total", "counter", "Requests answered SlowDown.", s3.throttled);
         self.one("fasts3_s3_received_bytes_total", "counter", "Bytes of bodies received.", s3.bytes_in);
         self.one("fasts3_s3_sent_bytes_total", "counter", "Bytes of bodies sent.", s3.bytes_out);
-        self.one("fasts3_s3_cost_dollars_total", "counter", "About what the requests cost.", s3.cost_usd);
+        self.cost(status);
         self.one("fasts3_nfs_clients", "gauge", "Addresses that are connected.", nfs.clients);
         self.one("fasts3_nfs_connections", "gauge", "Their connections.", nfs.connections);
         self.many("fasts3_nfs_calls_total", "Calls from clients.", "procedure", &nfs.ops_by_proc);
@@ -90,6 +90,19 @@ impl Page {
         self.one("fasts3_lock_hosts", "gauge", "Clients with locks.", locks.hosts);
         self.one("fasts3_locks_waiting", "gauge", "Locks that somebody waits for.", locks.waiting);
         self.one("fasts3_locks_grace", "gauge", "Whether only those get locks who had them.", u8::from(locks.grace));
+    }
+
+    fn cost(&mut self, status: &Status) {
+        let s3 = &status.s3;
+        self.one("fasts3_s3_cost_dollars_total", "counter", "About what the requests cost.", s3.cost_usd);
+        self.one("fasts3_s3_cost_hour_dollars", "gauge", "About what those of the last hour cost.", s3.cost_usd_hour);
+        if let Some(budget) = &s3.budget {
+            self.one("fasts3_s3_budget_dollars", "gauge", "What a day's requests may cost.", budget.usd_day);
+            self.one("fasts3_s3_budget_left_dollars", "gauge", "Left for work behind the answers.", budget.usd_left);
+            let is_slow = u8::from(budget.slow_s.is_some());
+            self.one("fasts3_s3_budget_slow", "gauge", "Whether that work is slowed for it.", is_slow);
+            self.one("fasts3_checks_held", "gauge", "Checks that wait for the budget.", status.fresh.held);
+        }
     }
 
     fn events(&mut self, status: &Status) {
@@ -103,6 +116,8 @@ impl Page {
         self.one("fasts3_events_outdated_total", "counter", "Those that came after a later one.", events.outdated);
         self.one("fasts3_events_missed_total", "counter", "Changes found that nobody told.", events.missed);
         self.one("fasts3_checks_saved_total", "counter", "Checks not made for events.", events.checks_saved);
+        self.one("fasts3_saved_dollars_total", "counter", "What these would have cost.", events.saved_usd);
+        self.one("fasts3_events_requests_total", "counter", "Requests to a queue of events.", events.requests);
     }
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {
@@ -148,6 +163,7 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::status::BudgetStatus;
     use super::*;
 
     #[test]
@@ -159,6 +175,9 @@ mod tests {
         (status.journal.failed, status.journal.moving) = (8, 9);
         status.nfs.ops_by_proc = [("read".into(), 4)].into();
         (status.locks.held, status.locks.waiting) = (13, 14);
+        (status.s3.cost_usd, status.s3.cost_usd_hour, status.fresh.held) = (1.25, 0.5, 15);
+        status.s3.budget = Some(BudgetStatus { usd_day: 5.0, usd_left: -0.000_000_4, slow_s: Some(7) });
+        (status.events.checks_saved, status.events.saved_usd, status.events.requests) = (16, 0.000_006_4, 17);
         let page = render(&status, &[(10, 1), (100, 2), (u64::MAX, 3)]);
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').expect("two columns");
@@ -179,6 +198,15 @@ mod tests {
             "fasts3_journal_moving 9",
             "fasts3_conflicts 12",
             "fasts3_s3_sent_bytes_total 11",
+            "fasts3_s3_cost_dollars_total 1.25",
+            "fasts3_s3_cost_hour_dollars 0.5",
+            "fasts3_s3_budget_dollars 5",
+            "fasts3_s3_budget_left_dollars -0.0000004",
+            "fasts3_s3_budget_slow 1",
+            "fasts3_checks_held 15",
+            "fasts3_checks_saved_total 16",
+            "fasts3_saved_dollars_total 0.0000064",
+            "fasts3_events_requests_total 17",
             "fasts3_locks 13",
             "fasts3_locks_waiting 14",
         ] {

@@ -100,6 +100,11 @@ impl Page {
         rows.push(("errors, throttled", format!("{}, {}", s3.errors, s3.throttled)));
         rows.push(("received, sent", format!("{}, {}", size(s3.bytes_in), size(s3.bytes_out))));
         rows.push(("cost, about", format!("${:.4}", s3.cost_usd)));
+        rows.push(("in the last hour", format!("${:.4}", s3.cost_usd_hour)));
+        if let Some(budget) = &s3.budget {
+            let slow = if budget.slow_s.is_some() { ", used up for now" } else { "" };
+            rows.push(("budget", format!("${:.2} a day{slow}", budget.usd_day)));
+        }
         self.table(&rows);
         self.section("NFS");
         let mut rows = vec![("clients, connections", format!("{}, {}", nfs.clients, nfs.connections))];

@@ -10,6 +10,7 @@ use super::State;
 use crate::nfs;
 use crate::notify::SourceState;
 use crate::revalidate::MirrorProgress;
+use crate::store::RequestKind;
 use crate::writeback::Failure;
 
 /// All of it.
@@ -74,6 +75,8 @@ pub struct Fresh {
     pub max_stale_ms: u64,
     /// Checks waiting.
     pub queued: u64,
+    /// Those of them that wait for the budget.
+    pub held: u64,
     /// Checks under way.
     pub in_flight: u64,
     /// Checks dropped because too many were waiting.
@@ -115,8 +118,26 @@ pub struct S3 {
     pub bytes_in: u64,
     /// Bytes of bodies sent.
     pub bytes_out: u64,
-    /// About what they cost, in US dollars.
+    /// About what they cost since the start, in US dollars, with those to a queue of events.
     pub cost_usd: f64,
+    /// About what those of the last hour cost.
+    pub cost_usd_hour: f64,
+    /// About what those of each kind cost since the start.
+    pub cost_usd_by_kind: BTreeMap<String, f64>,
+    /// What they may cost; nothing without `--s3-budget`.
+    pub budget: Option<BudgetStatus>,
+}
+
+/// What requests may cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BudgetStatus {
+    /// In a day, in US dollars.
+    pub usd_day: f64,
+    /// What is left of it at the moment for work behind the answers; below zero when clients and uploads spent more.
+    pub usd_left: f64,
+    /// For how long that work has been slowed; nothing while it is not.
+    pub slow_s: Option<u64>,
 }
 
 /// Calls from clients.
@@ -171,6 +192,10 @@ pub struct Events {
     pub missed: u64,
     /// Checks that were not made because changes are told.
     pub checks_saved: u64,
+    /// What they would have cost at most, in US dollars: a HEAD each.
+    pub saved_usd: f64,
+    /// Requests to a queue.
+    pub requests: u64,
     /// Each source by itself.
     pub sources: Vec<SourceState>,
 }
@@ -212,6 +237,7 @@ fn fresh(state: &State) -> Fresh {
         stale_served: stats.stale_served,
         max_stale_ms: stats.max_stale_ms,
         queued: stats.queued,
+        held: stats.held,
         in_flight: stats.in_flight,
         dropped: stats.dropped,
     }
@@ -219,6 +245,7 @@ fn fresh(state: &State) -> Fresh {
 
 fn events(state: &State) -> Events {
     let (sources, counts) = (state.health.sources(), state.intake.counts());
+    let spared = state.revalidator.stats().spared;
     let names: Vec<_> = sources.iter().map(|source| source.origin.name()).collect();
     Events {
         source: (!names.is_empty()).then(|| names.join(", ")),
@@ -229,7 +256,9 @@ fn events(state: &State) -> Events {
         echoes: counts.echoes,
         outdated: counts.outdated,
         missed: state.health.missed_events(),
-        checks_saved: state.revalidator.stats().spared,
+        checks_saved: spared,
+        saved_usd: (RequestKind::Head.price() * spared).to_f64(),
+        requests: state.requests.snapshot().queue,
         sources: state.sources.iter().map(|source| source.state()).collect(),
     }
 }
@@ -250,14 +279,23 @@ fn journal(state: &State) -> Journal {
 }
 
 fn s3(state: &State) -> S3 {
-    let requests = state.requests.snapshot();
+    let (requests, now) = (state.requests.snapshot(), state.clock.now());
+    let budget = state.requests.budget().state().map(|budget| BudgetStatus {
+        usd_day: budget.day,
+        usd_left: budget.left,
+        slow_s: budget.slow_since.map(|since| now.since(since).as_secs()),
+    });
+    let by_kind = requests.cost_by_kind.into_iter();
     S3 {
         requests_by_kind: requests.by_kind.into_iter().map(|(kind, n)| (kind.to_owned(), n)).collect(),
         errors: requests.errors,
         throttled: requests.throttled,
         bytes_in: requests.bytes_in,
         bytes_out: requests.bytes_out,
-        cost_usd: requests.cost_usd,
+        cost_usd: requests.cost.to_f64(),
+        cost_usd_hour: requests.cost_last_hour.to_f64(),
+        cost_usd_by_kind: by_kind.map(|(kind, cost)| (kind.to_owned(), cost.to_f64())).collect(),
+        budget,
     }
 }
 
@@ -334,6 +372,12 @@ mod tests {
             "/s3/requests_by_kind",
             "/s3/errors",
             "/s3/cost_usd",
+            "/s3/cost_usd_hour",
+            "/s3/cost_usd_by_kind",
+            "/s3/budget",
+            "/fresh/held",
+            "/events/saved_usd",
+            "/events/requests",
             "/nfs/clients",
             "/nfs/ops_by_proc",
             "/locks/held",

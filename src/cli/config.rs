@@ -148,6 +148,7 @@ impl TryFrom<ServeArgs> for Config {
             access: allow::rules(&args)?,
             lazy: args.lazy,
             cache,
+            s3_budget: args.s3_budget,
             s3: s3(args)?,
         })
     }
@@ -354,6 +355,7 @@ mod tests {
     use super::*;
     use crate::access::Rules;
     use crate::rpc::Squash;
+    use crate::store::Dollars;
 
     /// What `serve s3://media/a --cache c` and `flags` make.
     fn config(flags: &str) -> Result<Config, String> {
@@ -380,6 +382,7 @@ mod tests {
         );
         assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (config::FILE_MODE, config::DIR_MODE));
         assert_eq!((config.s3.concurrency.get(), config.s3.rate), (config::S3_CONCURRENCY, None));
+        assert_eq!(config.s3_budget, None);
         assert_eq!(config.s3.new_objects, NewObjects::default());
         assert_eq!(config.access, Rules { rules: Rules::loopback(Squash::None), secure_ports: false });
         assert!(!config.lazy && !config.read_only && !config.s3.anonymous && config.export.is_none());
@@ -390,7 +393,7 @@ mod tests {
         let config = config(
             "--cache-size 50GiB --lazy --listen [::1]:0 --export /media --admin off --recheck 5s --stale-limit one \
              --stale-wait 300ms --deadline 3s --small-object 0 --endpoint-url http://127.0.0.1:9000 --region eu-west-1 \
-             --no-sign-request --s3-concurrency 8 --s3-rate 100 --uid 33 --gid 34 --file-mode 0600 --dir-mode 700",
+             --no-sign-request --s3-concurrency 8 --s3-rate 100 --s3-budget $.5 --uid 33 --gid 34 --file-mode 0600 --dir-mode 700",
         )
         .expect("nothing is wrong");
         assert_eq!(config.cache_limit, CacheLimit::Bytes(50 << 30));
@@ -400,6 +403,7 @@ mod tests {
         assert_eq!((config.recheck, config.small_object), (Duration::from_secs(5), 0));
         assert_eq!((config.defaults.uid, config.defaults.gid), (33, 34));
         assert_eq!((config.defaults.file_mode, config.defaults.dir_mode), (0o600, 0o700));
+        assert_eq!(config.s3_budget, Some(Dollars(500_000_000)));
         assert!(config.lazy && config.s3.anonymous);
     }
 
@@ -487,6 +491,13 @@ mod tests {
             ("--max-connections 0", "--max-connections", "from 1"),
             ("--s3-concurrency 0", "--s3-concurrency", "zero"),
             ("--s3-rate -1", "", "-1"),
+            ("--s3-budget 0", "--s3-budget", "a cent"),
+            ("--s3-budget $0.001", "--s3-budget", "a cent"),
+            ("--s3-budget 5€", "--s3-budget", "US dollars"),
+            ("--s3-budget 5/day", "--s3-budget", "0.50"),
+            ("--s3-budget 1e3", "--s3-budget", "0.50"),
+            ("--s3-budget=-5", "--s3-budget", "0.50"),
+            ("--s3-budget 10000000", "--s3-budget", "a million"),
             ("--endpoint-url minio:9000", "--endpoint-url", "http://"),
             ("--endpoint-url http://me:secret@minio", "--endpoint-url", "password"),
             ("--region ''", "--region", "empty"),

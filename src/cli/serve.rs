@@ -17,6 +17,7 @@ use super::values::{self, AdminAddress, BucketUrl};
 use super::{output, progress, systemd};
 use crate::config::{self, Config, Durability, EventSource, PortmapMode};
 use crate::server::Server;
+use crate::store::Dollars;
 use crate::writeback::{self, OnConflict};
 
 /// Flags of `serve`. What each may be is checked by `Config::try_from`.
@@ -198,6 +199,11 @@ pub struct ServeArgs {
     /// Most requests to S3 a second [default: as many as S3 takes]
     #[arg(long, env = "FASTS3_S3_RATE", value_name = "N", help_heading = "S3")]
     pub s3_rate: Option<NonZeroU32>,
+
+    /// What a day's requests to S3 may cost, in US dollars at AWS's list prices, as in 5 or 0.50. When it is used up, checks
+    /// behind answers and the mirror go slowly; clients and uploads count too, and never wait [default: no limit]
+    #[arg(long, env = "FASTS3_S3_BUDGET", value_name = "DOLLARS", value_parser = values::dollars, help_heading = "S3")]
+    pub s3_budget: Option<Dollars>,
 
     /// Storage class of new objects, as in STANDARD_IA or INTELLIGENT_TIERING; one that is rewritten keeps its own
     /// [default: that of the bucket, which is STANDARD on AWS]

@@ -37,11 +37,15 @@ fn describe(status: &Status) -> String {
         ("mirror", mirror(status)),
         ("fresh", fresh(status)),
         ("s3", s3(status)),
+        ("budget", budget(status)),
         ("nfs", nfs(status)),
         ("locks", locks(status)),
         ("journal", journal(status)),
         ("events", events(status)),
     ] {
+        if line.is_empty() {
+            continue;
+        }
         text.push_str(&format!("  {title:<8} {line}\n"));
     }
     text
@@ -73,15 +77,33 @@ fn s3(status: &Status) -> String {
     let s3 = &status.s3;
     let requests: u64 = s3.requests_by_kind.values().sum();
     format!(
-        "{} (about ${:.4}), {} in, {} out, {}, {} throttled{}",
+        "{} (about ${:.4}, ${:.4} in the last hour), {} in, {} out, {}, {} throttled{}",
         count(requests, "request"),
         s3.cost_usd,
+        s3.cost_usd_hour,
         size(s3.bytes_in),
         size(s3.bytes_out),
         count(s3.errors, "error"),
         number(s3.throttled),
         most(s3.requests_by_kind.iter()),
     )
+}
+
+/// Empty: there is none.
+fn budget(status: &Status) -> String {
+    let Some(budget) = &status.s3.budget else { return String::new() };
+    let now = match budget.slow_s {
+        None => format!("${:.4} of it left for work behind the answers", budget.usd_left.max(0.0)),
+        Some(seconds) => format!(
+            "used up for now: work behind the answers has been slow for {}, {}",
+            humantime::format_duration(Duration::from_secs(seconds)),
+            match status.fresh.held {
+                1 => "1 check waits".into(),
+                n => format!("{} checks wait", number(n)),
+            },
+        ),
+    };
+    format!("${:.2} a day, {now}", budget.usd_day)
 }
 
 fn nfs(status: &Status) -> String {
@@ -135,16 +157,22 @@ fn journal(status: &Status) -> String {
 }
 
 fn events(status: &Status) -> String {
-    match (&status.events.source, status.events.healthy) {
+    let events = &status.events;
+    let saved = match events.checks_saved {
+        0 => String::new(),
+        n => format!(", {} saved (about ${:.4})", count(n, "check"), events.saved_usd),
+    };
+    match (&events.source, events.healthy) {
         (None, _) => "none: S3 is asked behind the answers".into(),
-        (Some(source), true) => format!("from {source}, {} ms behind", status.events.lag_ms.unwrap_or(0)),
-        (Some(source), false) => format!("{source} is not healthy: S3 is asked behind the answers"),
+        (Some(source), true) => format!("from {source}, {} ms behind{saved}", events.lag_ms.unwrap_or(0)),
+        (Some(source), false) => format!("{source} is not healthy: S3 is asked behind the answers{saved}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::status::BudgetStatus;
 
     #[test]
     fn status_is_a_short_table() {
@@ -152,6 +180,7 @@ mod tests {
         (status.version, status.objects, status.dirs, status.bytes) = ("0.1.0".into(), 12345, 1, 3 << 30);
         (status.fresh.checks, status.fresh.stale_served, status.fresh.max_stale_ms) = (1000, 1, 140);
         status.s3.requests_by_kind = [("head".into(), 7), ("list".into(), 9000), ("get".into(), 0)].into();
+        (status.s3.cost_usd, status.s3.cost_usd_hour) = (0.04521, 0.012);
         status.nfs.clients = 2;
         (status.locks.enabled, status.locks.held, status.locks.hosts) = (true, 3, 1);
         let text = describe(&status);
@@ -159,7 +188,7 @@ mod tests {
             "s3://media/a/  up 1h 2m 5s, fasts3 0.1.0\n",
             "  objects  12,345 files in 1 directory, 3.0 GiB\n",
             "  fresh    1,000 checks, 0 changes found, 1 stale answer (the oldest by 140 ms), 0 waiting\n",
-            "  s3       9,007 requests (about $0.0000), 0 B in, 0 B out, 0 errors, 0 throttled: list 9,000, head 7\n",
+            "  s3       9,007 requests (about $0.0452, $0.0120 in the last hour), 0 B in, 0 B out, 0 errors, 0 throttled: list 9,000, head 7\n",
             "  nfs      2 clients on 0 connections\n",
             "  locks    3 held, 0 waited for, 1 client\n",
             "  journal  everything is in S3\n",
@@ -167,6 +196,22 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}not in\n{text}");
         }
+    }
+
+    #[test]
+    fn money_is_told_where_it_is_limited_or_saved() {
+        let mut status = Status::default();
+        assert!(!describe(&status).contains("budget"));
+        status.s3.budget = Some(BudgetStatus { usd_day: 5.0, usd_left: 0.123, slow_s: None });
+        assert!(describe(&status).contains("  budget   $5.00 a day, $0.1230 of it left for work behind the answers\n"));
+        status.s3.budget = Some(BudgetStatus { usd_day: 0.5, usd_left: -0.1, slow_s: Some(120) });
+        status.fresh.held = 1200;
+        let slow = "$0.50 a day, used up for now: work behind the answers has been slow for 2m, 1,200 checks wait\n";
+        assert!(describe(&status).contains(slow), "{}", describe(&status));
+        (status.events.source, status.events.healthy) = (Some("sqs".into()), true);
+        (status.events.checks_saved, status.events.saved_usd) = (12_000, 0.0048);
+        let saved = "  events   from sqs, 0 ms behind, 12,000 checks saved (about $0.0048)\n";
+        assert!(describe(&status).contains(saved), "{}", describe(&status));
     }
 
     #[test]

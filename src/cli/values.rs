@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use clap::builder::PossibleValuesParser;
 
 use crate::config::EventSource;
+use crate::store::Dollars;
 use crate::types::key::MAX_KEY_BYTES;
 
 /// A bucket and the part of it to serve: `s3://BUCKET[/PREFIX]`.
@@ -138,6 +139,20 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         .map_err(|_| "a size is a number of bytes or has a unit, as in 512MiB or 50GiB".into())
 }
 
+/// An amount for a day.
+pub fn dollars(text: &str) -> Result<Dollars, String> {
+    let dollars: Dollars = text.parse().map_err(|()| "a budget is US dollars a day, as in 5, 0.50 or $5".to_owned())?;
+    match (LEAST_BUDGET..=MOST_BUDGET).contains(&dollars) {
+        true => Ok(dollars),
+        false => Err("a budget is from a cent to a million dollars a day; leave it out for no limit".into()),
+    }
+}
+
+/// A cent: a thousand HEADs an hour. With less, next to nothing would ever be checked.
+const LEAST_BUDGET: Dollars = Dollars(10_000_000);
+/// A million: who means more means no limit.
+const MOST_BUDGET: Dollars = Dollars(1_000_000_000_000_000);
+
 /// Permission bits, in octal.
 pub fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
@@ -263,6 +278,18 @@ mod tests {
         assert!(duration("5").is_err() && duration("").is_err() && duration("-1s").is_err());
         assert_eq!((bytes("4096"), bytes("50GiB"), bytes("1kB")), (Ok(4096), Ok(50 << 30), Ok(1000)));
         assert!(bytes("lots").is_err() && bytes("").is_err() && bytes("-1").is_err());
+    }
+
+    #[test]
+    fn budgets_are_dollars() {
+        for (text, billionths) in
+            [("5", 5_000_000_000), ("$5", 5_000_000_000), ("0.50", 500_000_000), ("0.01", 10_000_000)]
+        {
+            assert_eq!(dollars(text), Ok(Dollars(billionths)), "{text}");
+        }
+        for bad in ["", "$", "0", "-5", "five", "5 USD", "5,5", "1e9", "inf", "NaN"] {
+            assert!(dollars(bad).is_err_and(|e| e.contains("dollars a day")), "{bad}");
+        }
     }
 
     #[test]

@@ -223,6 +223,8 @@ pub struct Freshness {
     observed: AtomicU64,
     /// Whether a check is queued or in flight.
     pending: AtomicBool,
+    /// Tick at which a check that waits for the budget was last asked for; 0 = none does.
+    owed: AtomicU64,
     /// Answers given from this copy since the last settled check.
     served: AtomicU32,
     /// Tick at which somebody last said that it has changed; 0 = never. What was asked up to then counts for nothing.
@@ -295,6 +297,27 @@ impl Freshness {
     /// Whether a check is queued or in flight.
     pub fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Acquire)
+    }
+
+    /// Notes that a check, asked for at `now`, waits for the budget; false when one does already.
+    pub fn owe(&self, now: Tick) -> bool {
+        self.owed.swap(now.0, Ordering::AcqRel) == 0
+    }
+
+    /// Notes that it was asked for again; false when none waits.
+    pub fn owe_still(&self, now: Tick) -> bool {
+        let noted = |owed| (owed != 0).then_some(now.0);
+        self.owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, noted).is_ok()
+    }
+
+    /// Takes the note back, and tells when it was last asked for.
+    pub fn forgive(&self) -> Tick {
+        Tick(self.owed.swap(0, Ordering::AcqRel))
+    }
+
+    /// Whether a check waits for the budget.
+    pub fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Acquire) != 0
     }
 
     /// Counts one answer given from this copy.

@@ -12,7 +12,7 @@ use super::sqs::{self, Sqs};
 use super::webhook::Webhook;
 use super::{Beat, Health, Heartbeat, Origin, Peers, Scope, Secret, Source, SourceHealth, Tell, peers};
 use crate::config::EventSource;
-use crate::store::Carried;
+use crate::store::{Carried, Counters};
 use crate::types::Clock;
 
 /// An idle queue answers a poll every 20 s: two of them may be lost.
@@ -33,6 +33,8 @@ pub struct Setting {
     pub clock: Clock,
     /// What the clients of AWS's services share.
     pub shared: SdkConfig,
+    /// Where requests are counted.
+    pub requests: Arc<Counters>,
     /// What who pushes must show.
     pub secret: Option<Secret>,
 }
@@ -58,7 +60,7 @@ impl Sources {
                 EventSource::Sqs(url) => {
                     let source = setting.reliable(url.to_string(), Origin::Sqs, QUEUE_HEARTBEAT);
                     let (timing, health) = (sqs::Timing::default(), source.health.clone());
-                    let client = sqs::client(&setting.shared, url, timing);
+                    let client = sqs::counted(&setting.shared, url, timing, setting.requests.clone());
                     (health, tokio::spawn(Sqs::new(client, url.clone(), source, timing).run(stop.clone())))
                 }
                 EventSource::Webhook(addr) => {

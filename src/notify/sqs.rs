@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use super::Source;
 use super::queue_url::QueueUrl;
 use super::records::{Events, Message, Unreadable};
-use crate::store::Failure;
+use crate::store::{CountQueue, Counters, Failure};
 use crate::types::{Tick, Time};
 
 /// Most messages of one answer; SQS gives no more.
@@ -67,11 +67,19 @@ impl Default for Timing {
 /// A client of the queue's service, with the credentials of `shared`, at the address and in the region that the URL
 /// names.
 pub fn client(shared: &SdkConfig, url: &QueueUrl, timing: Timing) -> Client {
+    Client::from_conf(config(shared, url, timing).build())
+}
+
+/// The same, with its requests counted: they are billed.
+pub fn counted(shared: &SdkConfig, url: &QueueUrl, timing: Timing, counters: Arc<Counters>) -> Client {
+    Client::from_conf(config(shared, url, timing).interceptor(CountQueue(counters)).build())
+}
+
+fn config(shared: &SdkConfig, url: &QueueUrl, timing: Timing) -> aws_sdk_sqs::config::Builder {
     let region = url.region().map(|region| Region::new(region.to_owned())).or_else(|| shared.region().cloned());
-    let config = builder(shared, timing)
+    builder(shared, timing)
         .endpoint_url(url.endpoint())
-        .region(region.unwrap_or_else(|| Region::from_static("us-east-1")));
-    Client::from_conf(config.build())
+        .region(region.unwrap_or_else(|| Region::from_static("us-east-1")))
 }
 
 /// Bounds on waiting that fit polls which SQS holds.

@@ -9,12 +9,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::index::Node;
+use crate::store::Turn;
 use crate::types::Ino;
 
 /// The right to check `node`.
 pub(super) struct Claim {
     node: Arc<Node>,
     waiters: Arc<Waiters>,
+    /// What was set aside for it.
+    turn: Option<Turn>,
 }
 
 impl Claim {
@@ -24,7 +27,13 @@ impl Claim {
             return None;
         }
         waiters.claims.send_modify(|claims| *claims += 1);
-        Some(Claim { node: node.clone(), waiters: waiters.clone() })
+        Some(Claim { node: node.clone(), waiters: waiters.clone(), turn: None })
+    }
+
+    /// The same, with the turn that it is made in, which ends with it.
+    pub(super) fn with(mut self, turn: Turn) -> Claim {
+        self.turn = Some(turn);
+        self
     }
 
     /// The node as it was when the claim was taken.
@@ -35,6 +44,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        self.turn = None;
         self.waiters.release(&self.node);
     }
 }

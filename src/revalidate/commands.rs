@@ -5,6 +5,7 @@ use futures::stream;
 use serde::{Deserialize, Serialize};
 
 use super::check::{self, Outcome};
+use super::fetch::Pace;
 use super::listing::How;
 use super::{Claim, Revalidator, Trouble, WaitError};
 use crate::index::{Kind, Node, Source};
@@ -47,7 +48,7 @@ impl Revalidator {
             let changed = self.check_now(ino).await? == Outcome::Changed;
             return Ok(Refreshed { checked: 1, changed: u64::from(changed) });
         }
-        let how = How { store: &self.stores.background, recursive: true, patient: false };
+        let how = How { store: &self.stores.background, recursive: true, patient: false, paced: false };
         let swept = self.sweep(ino, how, || ()).await?;
         let mut refreshed = Refreshed { checked: swept.keys.max(1), changed: swept.changed };
         let mut checks = stream::iter(swept.outdated).map(|ino| self.check_now(ino)).buffer_unordered(FILES_AT_ONCE);
@@ -126,7 +127,8 @@ impl Revalidator {
     }
 
     async fn warm_files(&self, files: Vec<Ino>, warmed: &mut Warmed) -> Result<(), WaitError> {
-        let mut coming = stream::iter(files).map(|ino| self.fetcher.complete(ino)).buffer_unordered(FILES_AT_ONCE);
+        let mut coming =
+            stream::iter(files).map(|ino| self.fetcher.complete(ino, Pace::Free)).buffer_unordered(FILES_AT_ONCE);
         while let Some(fetched) = coming.next().await {
             match fetched {
                 Ok(0) => warmed.already += 1,

@@ -28,11 +28,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use self::body::{Told, Trouble, get_range};
-use self::transfer::{Claim, End, Registry, Transfer};
+use self::transfer::{Claim, End, Registry, Transfer, split};
 use super::{Settings, Stores, WaitError};
 use crate::content::{Content, Object};
 use crate::index::{Index, IndexError, Node, Observation, Seen, Source};
-use crate::store::{self, Store};
+use crate::store::{self, RequestKind, Store, Turn};
 use crate::types::{Clock, Ino};
 
 pub use self::body::Body;
@@ -68,8 +68,19 @@ pub struct Fetcher {
     registry: Arc<Registry>,
     foreground: Lane,
     background: Lane,
+    /// Held by the one who waits for the next turn of the budget: so all of them are one in that line.
+    line: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// Whether a fetch that no client waits for waits for the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// For each piece, before it claims it.
+    Budget,
+    /// Never: somebody asked for it.
+    Free,
 }
 
 /// A bound on requests, and the store they go to.
@@ -99,6 +110,7 @@ impl Fetcher {
             settings,
             clock,
             registry: Arc::default(),
+            line: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
@@ -118,14 +130,14 @@ impl Fetcher {
     /// Tells how many bytes were fetched. No deadline; dropping the future stops it, what came is kept.
     /// # Errors
     /// As `fetch`; `Busy` when S3 is not reachable.
-    pub async fn complete(self: &Arc<Self>, ino: Ino) -> Result<u64, WaitError> {
+    pub async fn complete(self: &Arc<Self>, ino: Ino, pace: Pace) -> Result<u64, WaitError> {
         let mut fetched = 0;
         for _ in 0..VERSIONS {
             let (node, transfer) = self.join(ino)?;
             if node.local.is_some_and(|local| local.complete) {
                 return Ok(fetched);
             }
-            match self.complete_version(&transfer, &mut fetched).await {
+            match self.complete_version(&transfer, pace, &mut fetched).await {
                 Ok(()) => return Ok(fetched),
                 Err(End::Changed) => {}
                 Err(End::Failed(error)) => return Err(error),
@@ -379,7 +391,7 @@ impl Fetcher {
             (ahead.read(read, size, most), ahead.mark())
         };
         object.mark(mark);
-        for piece in next.into_iter().flat_map(|range| transfer::split(range, PIECE_BYTES)) {
+        for piece in next.into_iter().flat_map(|range| split(range, PIECE_BYTES)) {
             self.spawn_ahead(transfer.clone(), object.clone(), piece);
         }
     }
@@ -420,8 +432,14 @@ impl Fetcher {
         }
     }
 
-    async fn complete_version(self: &Arc<Self>, transfer: &Arc<Transfer>, fetched: &mut u64) -> Result<(), End> {
+    async fn complete_version(
+        self: &Arc<Self>,
+        transfer: &Arc<Transfer>,
+        pace: Pace,
+        fetched: &mut u64,
+    ) -> Result<(), End> {
         let object = self.file(transfer).await?;
+        let workers = PIECES_AT_ONCE.min(split(0..transfer.version.size, PIECE_BYTES).take(PIECES_AT_ONCE).count());
         loop {
             let moved = transfer.moved.notified();
             tokio::pin!(moved);
@@ -433,7 +451,7 @@ impl Fetcher {
             if let Some(end) = transfer.end() {
                 return Err(end);
             }
-            let workers: FuturesUnordered<_> = (0..PIECES_AT_ONCE).map(|_| self.work(transfer, &object)).collect();
+            let workers: FuturesUnordered<_> = (0..workers).map(|_| self.work(transfer, &object, pace)).collect();
             let (pieces, bytes) = workers.fold((0, 0), |a, b| async move { (a.0 + b.0, a.1 + b.1) }).await;
             *fetched += bytes;
             if pieces == 0 {
@@ -448,10 +466,19 @@ impl Fetcher {
         }
     }
 
+    async fn turn(&self) -> Turn {
+        let _first = self.line.lock().await;
+        self.stores.budget.turn(RequestKind::Get).await
+    }
+
     /// Fetches piece after piece until none is left to claim, or one brought nothing. Tells how many, and their bytes.
-    async fn work(&self, transfer: &Arc<Transfer>, object: &Arc<Object>) -> (u64, u64) {
+    async fn work(&self, transfer: &Arc<Transfer>, object: &Arc<Object>, pace: Pace) -> (u64, u64) {
         let (mut pieces, mut bytes) = (0, 0);
         while transfer.end().is_none() {
+            let _turn = match pace {
+                Pace::Budget => Some(self.turn().await),
+                Pace::Free => None,
+            };
             let Ok(_slot) = self.background.slots.acquire().await else { break };
             let Some(claim) = transfer.claim(object, 0..transfer.version.size, PIECE_BYTES, 1).pop() else { break };
             let came = self.fetch_piece(&self.background.store, claim, object).await;

@@ -21,7 +21,7 @@ use super::queue::LIST_PAYS;
 use super::{Asked, Revalidator, Stamps, Trouble, check};
 use crate::index::{IndexError, Kind, Located, Node, Remote, Seen, Source};
 use crate::notify::{Hint, Origin, Said};
-use crate::store;
+use crate::store::{self, RequestKind, Turn};
 use crate::types::{Component, Ino, Key, Tick, Time};
 
 /// Names to be asked about: with keys of 100 bytes some MB.
@@ -238,14 +238,18 @@ impl Revalidator {
                     _ => self.list_again(dir).await,
                 }
             }
-            stream::iter(alone).for_each_concurrent(AT_ONCE, |key| self.ask_for_name(key)).await;
+            let turns = stream::iter(alone).then(async |key| (key, self.stores.budget.turn(RequestKind::Head).await));
+            turns.for_each_concurrent(AT_ONCE, |(key, turn)| self.ask_for_name(key, turn)).await;
         }
     }
 
     /// One listing in the place of many questions.
     async fn list_again(&self, dir: Ino) {
-        match self.check_dir(dir, Source::Event).await {
-            Ok(outdated) => stream::iter(outdated).for_each_concurrent(AT_ONCE, |ino| self.renew(ino)).await,
+        let turn = self.stores.budget.turn(RequestKind::List).await;
+        let listed = self.check_dir(dir, Source::Event).await;
+        drop(turn);
+        match listed {
+            Ok(outdated) => self.renew_all(outdated, AT_ONCE).await,
             Err(trouble) => self.note(dir, &trouble),
         }
     }
@@ -259,7 +263,7 @@ impl Revalidator {
         count >= LIST_PAYS && matches!(self.index.node(dir), Ok(Some(node)) if node.listed) && pays()
     }
 
-    async fn ask_for_name(&self, key: Key) {
+    async fn ask_for_name(&self, key: Key, _turn: Turn) {
         if self.outage.is_on() {
             return;
         }
@@ -319,9 +323,9 @@ impl Revalidator {
             };
             let Some(dir) = next else { return };
             self.past(self.clock.now()).await;
-            let how = How { store: &self.stores.background, recursive: true, patient: false };
+            let how = How { store: &self.stores.background, recursive: true, patient: false, paced: true };
             match self.sweep(dir, how, || ()).await {
-                Ok(swept) => stream::iter(swept.outdated).for_each_concurrent(AT_ONCE, |ino| self.renew(ino)).await,
+                Ok(swept) => self.renew_all(swept.outdated, AT_ONCE).await,
                 Err(trouble) => self.note(dir, &trouble),
             }
         }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{Asked, Revalidator, Trouble, WaitError};
 use crate::index::{Page, Sweep};
-use crate::store::{self, ListRequest, Store};
+use crate::store::{self, ListRequest, RequestKind, Store};
 use crate::types::{Ino, Key};
 
 /// First listings at once; a client that asks for more is told to ask again.
@@ -25,6 +25,8 @@ pub(super) struct How<'a> {
     pub(super) recursive: bool,
     /// Waits for S3 where it does not answer, instead of failing.
     pub(super) patient: bool,
+    /// Takes a turn of the budget for each page: never while it holds what others wait for.
+    pub(super) paced: bool,
 }
 
 /// What a whole listing did.
@@ -100,7 +102,7 @@ impl Revalidator {
             self.listings.join(&dir, MOST_LISTINGS, State::default(), |landing| {
                 let me = self.me();
                 self.tasks.spawn(async move {
-                    let how = How { store: &me.stores.foreground, recursive: false, patient: false };
+                    let how = How { store: &me.stores.foreground, recursive: false, patient: false, paced: false };
                     let swept = tokio::select! {
                         swept = me.sweep(dir, how, || landing.report(|state| state.pages += 1)) => swept,
                         () = me.stopping.cancelled() => return,
@@ -129,9 +131,9 @@ impl Revalidator {
         if swept.is_gone { Err(WaitError::Gone) } else { Ok(()) }
     }
 
-    /// The way of a listing of one level that nobody waits for.
+    /// The way of a listing of one level that is part of a check.
     pub(super) fn behind(&self) -> How<'_> {
-        How { store: &self.stores.background, recursive: false, patient: false }
+        How { store: &self.stores.background, recursive: false, patient: false, paced: false }
     }
 
     /// Lists `dir` and reconciles the index with it, calling `on_page` after each page that is in the index.
@@ -193,6 +195,10 @@ impl Revalidator {
 
     async fn page(&self, how: &How<'_>, request: &ListRequest) -> Result<Fetched, Trouble> {
         let (list, at) = loop {
+            let _turn = match how.paced {
+                true => Some(self.stores.budget.turn(RequestKind::List).await),
+                false => None,
+            };
             let Asked { answer, at } = self.ask(how.store.list(request)).await;
             match answer {
                 Ok(list) => break (list, at),

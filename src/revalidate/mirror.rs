@@ -14,9 +14,11 @@ use futures::stream::{self, FuturesUnordered};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::fetch::Pace;
 use super::listing::How;
 use super::{Revalidator, Trouble, WaitError, check};
 use crate::index::Source;
+use crate::store::{RequestKind, Turn};
 use crate::types::{Ino, Time};
 
 /// Files brought at once: enough to hide the round trips of small ones. The store limits what really runs.
@@ -73,21 +75,27 @@ impl Revalidator {
     }
 
     async fn mirror_all(&self) -> Result<(), Trouble> {
-        let how = How { store: &self.stores.background, recursive: true, patient: true };
+        let how = How { store: &self.stores.background, recursive: true, patient: true, paced: true };
         let swept = self.sweep(Ino::ROOT, how, || {
             let counts = self.index.counts();
             self.progress(|at| (at.total, at.bytes_total) = (counts.files, counts.bytes));
         });
         let outdated = swept.await?.outdated;
         self.progress(|at| at.listed = true);
-        stream::iter(outdated).for_each_concurrent(FILES_AT_ONCE, |ino| self.renew(ino)).await;
+        self.renew_all(outdated, FILES_AT_ONCE).await;
         let wanted = self.missing_files().await?;
         self.bring(wanted).await;
         Ok(())
     }
 
+    /// Copies new versions of outdated files in, each in its turn of the budget, some at once.
+    pub(super) async fn renew_all(&self, outdated: Vec<Ino>, at_once: usize) {
+        let turns = stream::iter(outdated).then(async |ino| (ino, self.stores.budget.turn(RequestKind::Get).await));
+        turns.for_each_concurrent(at_once, |(ino, turn)| self.renew(ino, turn)).await;
+    }
+
     /// Copies the new version of an outdated file in, unless a check does so already.
-    pub(super) async fn renew(&self, ino: Ino) {
+    async fn renew(&self, ino: Ino, _turn: Turn) {
         let Some(_claim) = self.claim(ino) else { return };
         if let Err(trouble) = self.check_file(ino, Source::Mirror).await {
             self.note(ino, &trouble);
@@ -146,7 +154,7 @@ impl Revalidator {
     /// Brings one file; where S3 does not answer, waits and tries again. Returns its size.
     async fn bring_one(&self, file: Wanted) -> u64 {
         loop {
-            match self.fetcher.complete(file.ino).await {
+            match self.fetcher.complete(file.ino, Pace::Budget).await {
                 Ok(_) => {
                     self.progress(|at| {
                         at.done += 1;

@@ -6,8 +6,11 @@
 //! - A new version of a file that was complete here is copied in whole and swapped by one transaction;
 //!   of any other file the new version is swapped in at once and fetched when read (F2, F5).
 //! - The queue is bounded; a check that finds it full is dropped and asked for again by the next touch.
+//! - What nobody waits for takes a turn of `Stores::budget` before it claims anything, so that nobody comes to wait for the
+//!   budget; what a client, or a person's command, waits for takes none. Reading ahead takes none either: a reader whose
+//!   pieces come too late asks for smaller ones itself, which costs more.
 //!
-//! `queue` decides what is due and groups it, `check` asks about one key, `batch` about many of one
+//! `queue` decides what is due and groups it, `owed` has what waits for the budget, `check` asks about one key, `batch` about many of one
 //! directory, `listing` walks pages, `lookup` finds names that are not here, `fetch` brings bytes, `hinted` takes what
 //! others say has changed.
 
@@ -22,6 +25,7 @@ mod listing;
 mod lookup;
 mod mirror;
 mod outage;
+mod owed;
 mod queue;
 mod stats;
 #[cfg(test)]
@@ -47,7 +51,7 @@ pub use stats::FreshStats;
 
 use crate::content::{Content, Object};
 use crate::index::{Applied, Index, IndexError, Node, Observation, Seen, Source, Verdict};
-use crate::store::{self, Store};
+use crate::store::{self, Budget, Store};
 use crate::types::{Clock, Ino, Key, Name, Tick};
 use claim::{Claim, Waiters};
 use fetch::{DownloadError, Fetcher};
@@ -55,6 +59,7 @@ use flights::Flights;
 use hinted::{Recent, Wanted};
 use lookup::{Absences, Found};
 use outage::Outage;
+use owed::Owed;
 use stats::Counters;
 
 /// Directories and keys of which something is remembered: some MB at most.
@@ -102,12 +107,14 @@ pub struct Stores {
     pub foreground: Arc<dyn Store>,
     /// For checks, the mirror and read-ahead.
     pub background: Arc<dyn Store>,
+    /// Where checks and the mirror take a turn before they ask.
+    pub budget: Arc<Budget>,
 }
 
 impl Stores {
     /// Both, decorated.
     pub fn map(self, with: impl Fn(Arc<dyn Store>) -> Arc<dyn Store>) -> Stores {
-        Stores { foreground: with(self.foreground), background: with(self.background) }
+        Stores { foreground: with(self.foreground), background: with(self.background), ..self }
     }
 }
 
@@ -127,6 +134,8 @@ pub struct Revalidator {
     queue: mpsc::Sender<Claim>,
     due: Mutex<Option<mpsc::Receiver<Claim>>>,
     waiters: Arc<Waiters>,
+    /// Checks that wait for the budget.
+    owed: Owed,
     outage: Outage,
     /// Keys whose last check was refused, and until when they are left alone.
     refused: Cache<Ino, Tick>,
@@ -170,6 +179,7 @@ impl Revalidator {
             queue,
             due: Mutex::new(Some(due)),
             waiters: Arc::default(),
+            owed: Owed::default(),
             refused: Cache::new(REMEMBERED),
             pages: Cache::new(REMEMBERED),
             alone: Cache::new(REMEMBERED),
@@ -189,7 +199,10 @@ impl Revalidator {
     /// directory where that is cheaper), runs them. Returns when `stop` is cancelled and all is settled.
     pub async fn run(self: Arc<Revalidator>, stop: CancellationToken) {
         let Some(due) = self.due.lock().take() else { return };
-        self.work_off(due, &stop).await;
+        tokio::select! {
+            () = self.work_off(due, &stop) => {}
+            () = self.pay_off() => {}
+        }
         self.stopping.cancel();
         self.fetcher.shut_down().await;
         self.tasks.close();
@@ -212,12 +225,14 @@ impl Revalidator {
     /// Strict mode (F6): whether an open of `node` must wait for a check that an earlier request set off.
     /// To be asked before this request's own `touch`.
     pub fn must_settle(&self, node: &Arc<Node>) -> bool {
-        self.settings.stale_wait.is_some() && node.freshness.is_pending()
+        self.settings.stale_wait.is_some() && (node.freshness.is_pending() || self.is_held(node))
     }
 
-    /// Waits until the check in flight on `ino` has settled, at most `stale_wait`.
+    /// Waits until the check in flight on `ino` has settled, at most `stale_wait`. One that waits for the budget does not
+    /// do so any longer.
     pub async fn settled(&self, ino: Ino) {
         let (Some(longest), Ok(Some(node))) = (self.settings.stale_wait, self.index.node(ino)) else { return };
+        self.hurry(&node);
         // Past the limit the copy here is served, stale or not: that is what the limit says.
         let _ = tokio::time::timeout(longest, self.waiters.released(&node)).await;
     }
@@ -230,7 +245,7 @@ impl Revalidator {
 
     /// The counters of F7.
     pub fn stats(&self) -> FreshStats {
-        self.counters.snapshot(self.queue.max_capacity() - self.queue.capacity())
+        self.counters.snapshot(self.queue.max_capacity() - self.queue.capacity(), self.owed.len())
     }
 
     /// Waits for a moment at which no check, lookup, listing or fetch is queued or under way.

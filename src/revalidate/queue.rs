@@ -1,5 +1,6 @@
 //! What is due for a check, and in which order and company it is asked.
-//! Owns: the queue's other end. `touch` puts claims in, `work_off` takes them out, a bounded number at once.
+//! Owns: the queue's other end. `touch` puts claims in, or has them wait for the budget (`owed`); `work_off` takes them out,
+//! a bounded number at once.
 //! Invariant: from `touch` to the end of its check a node is claimed, so it is in the queue at most once.
 
 use std::collections::{HashMap, VecDeque};
@@ -50,14 +51,6 @@ impl Revalidator {
             }
         } else if !self.outage.is_on_at(now) && !self.is_refused(node.ino, now) {
             self.enqueue(node);
-        }
-    }
-
-    /// Queues a check of `node`, unless one is queued or in flight, or the queue is full.
-    pub(super) fn enqueue(&self, node: &Arc<Node>) {
-        let Some(claim) = Claim::take(node, &self.waiters) else { return };
-        if self.queue.try_send(claim).is_err() {
-            self.counters.dropped();
         }
     }
 

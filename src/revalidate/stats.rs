@@ -25,6 +25,8 @@ pub struct FreshStats {
     pub stale_histogram: Vec<(u64, u64)>,
     /// Checks waiting their turn.
     pub queued: u64,
+    /// Of these, checks that wait for the budget.
+    pub held: u64,
     /// Checks under way.
     pub in_flight: u64,
     /// Checks given up because the queue was full; the next touch asks again.
@@ -77,7 +79,7 @@ impl Counters {
         self.spared.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn snapshot(&self, queued: usize) -> FreshStats {
+    pub(super) fn snapshot(&self, queued: usize, held: usize) -> FreshStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FreshStats {
             checks: read(&self.checks),
@@ -86,7 +88,8 @@ impl Counters {
             stale_served: read(&self.stale_served),
             max_stale_ms: read(&self.max_stale_ms),
             stale_histogram: BOUNDS_MS.iter().copied().zip(self.histogram.iter().map(read)).collect(),
-            queued: queued as u64,
+            queued: (queued + held) as u64,
+            held: held as u64,
             in_flight: self.in_flight.load(Ordering::Relaxed) as u64,
             dropped: read(&self.dropped),
             spared: read(&self.spared),
@@ -104,7 +107,7 @@ mod tests {
         counters.unchanged();
         counters.changed(0, Duration::from_secs(5));
         counters.changed(3, Duration::from_millis(31));
-        let stats = counters.snapshot(0);
+        let stats = counters.snapshot(0, 0);
         assert_eq!((stats.checks, stats.hits, stats.changes), (3, 1, 2));
         assert_eq!((stats.stale_served, stats.max_stale_ms), (3, 31));
         assert_eq!(stats.stale_histogram.iter().map(|(_, n)| n).sum::<u64>(), 1);

@@ -2,51 +2,26 @@
 //! Invariant: every attempt that goes over the wire is counted once, retries included.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_s3::config::interceptors::{BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef};
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
-use std::sync::Arc;
+use parking_lot::Mutex;
 
-/// PUT, COPY, POST and LIST: $0.005 per 1,000 (us-east-1, November 2026).
-const WRITE_OR_LIST_USD: f64 = 0.005 / 1000.0;
-/// GET, HEAD and everything else: $0.0004 per 1,000.
-const READ_USD: f64 = 0.0004 / 1000.0;
-
-/// The kinds of request, in words, with the price of one.
-const KINDS: [(&str, f64); 9] = [
-    ("head", READ_USD),
-    ("get", READ_USD),
-    ("list", WRITE_OR_LIST_USD),
-    ("put", WRITE_OR_LIST_USD),
-    ("copy", WRITE_OR_LIST_USD),
-    ("multipart", WRITE_OR_LIST_USD),
-    ("delete", 0.0),
-    ("abort", 0.0),
-    ("other", READ_USD),
-];
-
-/// The place in `KINDS` of an operation of the SDK.
-fn kind_of(operation: &str) -> usize {
-    match operation {
-        "HeadObject" | "HeadBucket" => 0,
-        "GetObject" => 1,
-        "ListObjectsV2" | "ListParts" | "ListMultipartUploads" | "ListBuckets" => 2,
-        "PutObject" => 3,
-        "CopyObject" | "UploadPartCopy" => 4,
-        "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload" => 5,
-        "DeleteObject" | "DeleteObjects" => 6,
-        "AbortMultipartUpload" => 7,
-        _ => 8,
-    }
-}
+use super::Budget;
+use super::cost::{Dollars, LastHour, RequestKind};
+use crate::types::Clock;
 
 /// Counts requests; shared by everything that speaks to S3.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
-    sent: [AtomicU64; KINDS.len()],
+    clock: Clock,
+    budget: Arc<Budget>,
+    sent: [AtomicU64; RequestKind::ALL.len()],
+    last_hour: Mutex<LastHour>,
     errors: AtomicU64,
     throttled: AtomicU64,
     bytes_in: AtomicU64,
@@ -56,7 +31,7 @@ pub struct Counters {
 /// A copy of the counters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestCounts {
-    /// Requests sent by kind (`head`, `get`, `list`, ...); kinds never sent are left out.
+    /// Requests sent to S3 by kind (`head`, `get`, `list`, ...); kinds never sent are left out.
     pub by_kind: BTreeMap<&'static str, u64>,
     /// Those that ended in 5xx, in a refusal (401, 403), or in no answer.
     pub errors: u64,
@@ -66,24 +41,61 @@ pub struct RequestCounts {
     pub bytes_in: u64,
     /// Bytes of object bodies that S3 took.
     pub bytes_out: u64,
-    /// What the requests cost on AWS in US dollars, without the traffic.
-    pub cost_usd: f64,
+    /// Requests sent to SQS.
+    pub queue: u64,
+    /// What all of them cost at AWS's prices (see `cost`).
+    pub cost: Dollars,
+    /// Of that, what those of the last hour did.
+    pub cost_last_hour: Dollars,
+    /// Of that, what each kind of request did, `queue` included.
+    pub cost_by_kind: BTreeMap<&'static str, Dollars>,
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters::new(Clock::system(), Budget::unlimited())
+    }
 }
 
 impl Counters {
+    /// All at zero; what is sent is taken out of `budget`.
+    pub fn new(clock: Clock, budget: Arc<Budget>) -> Counters {
+        Counters {
+            clock,
+            budget,
+            sent: Default::default(),
+            last_hour: Mutex::default(),
+            errors: AtomicU64::default(),
+            throttled: AtomicU64::default(),
+            bytes_in: AtomicU64::default(),
+            bytes_out: AtomicU64::default(),
+        }
+    }
+
+    /// What requests are taken out of.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// What has been counted so far.
     pub fn snapshot(&self) -> RequestCounts {
-        let sent = KINDS.iter().zip(&self.sent).map(|(kind, n)| (kind, n.load(Ordering::Relaxed)));
         let mut counts = RequestCounts {
             errors: self.errors.load(Ordering::Relaxed),
             throttled: self.throttled.load(Ordering::Relaxed),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            cost_last_hour: self.last_hour.lock().sum(self.clock.now()),
             ..RequestCounts::default()
         };
-        for ((kind, price), n) in sent.filter(|(_, n)| *n > 0) {
-            counts.by_kind.insert(kind, n);
-            counts.cost_usd += price * n as f64;
+        let sent = RequestKind::ALL.iter().zip(&self.sent).map(|(kind, n)| (kind, n.load(Ordering::Relaxed)));
+        for (kind, n) in sent.filter(|(_, n)| *n > 0) {
+            let cost = kind.price() * n;
+            match kind {
+                RequestKind::Queue => counts.queue = n,
+                _ => drop(counts.by_kind.insert(kind.name(), n)),
+            }
+            counts.cost_by_kind.insert(kind.name(), cost);
+            counts.cost += cost;
         }
         counts
     }
@@ -96,8 +108,10 @@ impl Counters {
         self.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn sent(&self, operation: &str) {
-        self.sent[kind_of(operation)].fetch_add(1, Ordering::Relaxed);
+    fn sent(&self, kind: RequestKind) {
+        self.sent[kind as usize].fetch_add(1, Ordering::Relaxed);
+        self.last_hour.lock().add(self.clock.now(), kind.price());
+        self.budget.spend(kind);
     }
 
     /// Counts the end of an attempt; `None` = no answer.
@@ -126,7 +140,7 @@ impl Intercept for Count {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        self.0.sent(config.load::<Metadata>().map_or("", Metadata::name));
+        self.0.sent(RequestKind::of(config.load::<Metadata>().map_or("", Metadata::name)));
         Ok(())
     }
 
@@ -141,22 +155,60 @@ impl Intercept for Count {
     }
 }
 
+/// The same for a queue, whose failures are not S3's.
+#[derive(Debug)]
+pub(crate) struct CountQueue(pub(crate) Arc<Counters>);
+
+impl Intercept for CountQueue {
+    fn name(&self) -> &'static str {
+        "CountQueueRequests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.sent(RequestKind::Queue);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_snapshot_tells_kinds_and_cost() {
-        let counters = Counters::default();
+        let clock = Clock::manual();
+        let counters = Counters::new(clock.clone(), Budget::unlimited());
         for operation in ["HeadObject", "HeadObject", "ListObjectsV2", "DeleteObject"] {
-            counters.sent(operation);
+            counters.sent(RequestKind::of(operation));
         }
         counters.ended(Some(503));
         counters.ended(Some(404));
         counters.ended(None);
+        clock.advance(Duration::from_secs(3_600));
+        counters.sent(RequestKind::Queue);
         let counts = counters.snapshot();
         assert_eq!(counts.by_kind, BTreeMap::from([("head", 2), ("list", 1), ("delete", 1)]));
-        assert_eq!((counts.errors, counts.throttled), (2, 1));
-        assert!((counts.cost_usd - 0.000_005_8).abs() < 1e-12);
+        assert_eq!((counts.errors, counts.throttled, counts.queue), (2, 1, 1));
+        assert_eq!((counts.cost, counts.cost_last_hour), (Dollars(6_200), Dollars(400)));
+        let each = [("head", 800), ("list", 5_000), ("delete", 0), ("queue", 400)];
+        assert_eq!(counts.cost_by_kind, each.map(|(kind, cost)| (kind, Dollars(cost))).into());
+    }
+
+    #[test]
+    fn whatever_is_sent_is_taken_out_of_the_budget() {
+        let clock = Clock::manual();
+        let budget = Budget::new(Dollars(25 * 5_000), clock.clone());
+        let counters = Counters::new(clock, budget.clone());
+        counters.sent(RequestKind::Delete);
+        assert!(budget.try_turn(RequestKind::Head).is_some());
+        counters.sent(RequestKind::Put);
+        assert!(budget.try_turn(RequestKind::Head).is_none());
     }
 }

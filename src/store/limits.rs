@@ -3,6 +3,8 @@
 //! - No more than `concurrency` requests are in flight, of which the background has at most three quarters,
 //!   so that what a client waits for finds a free place.
 //! - A GET is in flight until its body ends or is dropped.
+//! - Nobody waits for the budget in here, where a place would be held meanwhile and clients may wait for the same: who
+//!   asks takes a turn before (`budget`).
 //! - A call has one place, though it may make a few requests in turn (`describe`, a listing of parts).
 
 use std::num::NonZeroU32;
@@ -32,8 +34,9 @@ pub fn limited(
     rate: Option<NonZeroU32>,
     counters: Arc<Counters>,
 ) -> Stores {
+    let budget = counters.budget().clone();
     let [foreground, background] = views(store, concurrency, rate, counters);
-    Stores { foreground: Arc::new(foreground), background: Arc::new(background) }
+    Stores { foreground: Arc::new(foreground), background: Arc::new(background), budget }
 }
 
 /// As `limited`, and a store to write to in the background, within the same limits.
@@ -43,9 +46,10 @@ pub fn limited_writing<S: WriteStore>(
     rate: Option<NonZeroU32>,
     counters: Arc<Counters>,
 ) -> (Stores, Arc<dyn WriteStore>) {
+    let budget = counters.budget().clone();
     let [foreground, background] = views(store, concurrency, rate, counters);
     let background = Arc::new(background);
-    (Stores { foreground: Arc::new(foreground), background: background.clone() }, background)
+    (Stores { foreground: Arc::new(foreground), background: background.clone(), budget }, background)
 }
 
 /// The foreground and the background.

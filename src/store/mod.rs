@@ -1,14 +1,16 @@
 //! The S3 side: one trait over keys relative to the export, one implementation on aws-sdk-s3, and
-//! decorators for limits and counting around it.
+//! decorators for limits and counting around it; what requests cost, and what they may.
 //! Owns: nothing local. Knows no inode and no file; everything above speaks `Key`, `ETag`, `Time`.
 //! Invariant: every request to S3 passes `Limited` (number, rate) and is counted by kind.
 
 pub mod announce;
 mod answer;
+pub mod budget;
 pub mod carried;
 pub mod conditions;
 mod connect;
 mod copy;
+pub mod cost;
 mod counters;
 mod error;
 mod headers;
@@ -26,9 +28,12 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use self::announce::{Announce, Announced, announcing};
+pub use self::budget::{Budget, BudgetState, Turn};
 pub use self::carried::Carried;
 pub use self::conditions::{Conditions, careful};
 pub use self::connect::{Connected, Connecting, StartError, Timing, connect, connect_with};
+pub use self::cost::{Dollars, RequestKind};
+pub(crate) use self::counters::CountQueue;
 pub use self::counters::{Counters, RequestCounts};
 pub(crate) use self::error::Failure;
 pub use self::limits::{limited, limited_writing};

@@ -223,7 +223,7 @@ async fn a_request_that_was_slowed_down_is_tried_again_and_counted() {
     let counts = counters.snapshot();
     assert_eq!(counts.by_kind, [("get", 1), ("head", 3), ("list", 1)].into());
     assert_eq!((counts.errors, counts.throttled, counts.bytes_in), (2, 2, 1));
-    assert!((counts.cost_usd - (4.0 * 0.000_000_4 + 0.000_005)).abs() < 1e-12);
+    assert_eq!(counts.cost, RequestKind::Head.price() * 4 + RequestKind::List.price());
 }
 
 #[tokio::test]

@@ -329,7 +329,7 @@ async fn writes_are_counted_with_their_bytes_and_cost() {
     let counts = counters.snapshot();
     let want = [("copy", 1), ("delete", 1), ("list", 1), ("multipart", 3), ("put", 1)];
     assert_eq!((counts.by_kind, counts.bytes_out), (want.into(), 7));
-    assert!((counts.cost_usd - 6.0 * 0.000_005).abs() < 1e-12);
+    assert_eq!(counts.cost, RequestKind::Put.price() * 6);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::*;
 use crate::content::CacheLimit;
 use crate::index::{Defaults, IndexOptions};
 use crate::positioned::read_exact_at;
-use crate::store::{Error, GetIf, Got, ListPage, ListRequest, ObjectMeta};
+use crate::store::{Budget, Error, GetIf, Got, ListPage, ListRequest, ObjectMeta};
 use crate::types::{ETag, Key, Time};
 
 const MIB: u64 = 1 << 20;
@@ -152,7 +152,7 @@ impl Rig {
         let index = Arc::new(index);
         let content = Content::open(dir.path(), index.clone(), limit, clock.clone()).unwrap();
         let s3 = Arc::new(FakeS3::default());
-        let stores = Stores { foreground: s3.clone(), background: s3.clone() };
+        let stores = Stores { foreground: s3.clone(), background: s3.clone(), budget: Budget::unlimited() };
         let recheck = Duration::from_secs(1);
         let settings =
             Settings { recheck, recheck_healthy: recheck, deadline, stale_wait: None, small_object: 1 << 20 };
@@ -398,7 +398,7 @@ async fn object_deleted_in_s3_is_gone() {
     rig.s3.objects.lock().clear();
     assert!(matches!(rig.fetcher.fetch(ino, 0..10).await, Err(WaitError::Gone)));
     assert!(rig.index.node(ino).unwrap().is_none());
-    assert!(matches!(rig.fetcher.complete(ino).await, Err(WaitError::Gone)));
+    assert!(matches!(rig.fetcher.complete(ino, Pace::Free).await, Err(WaitError::Gone)));
 }
 
 #[tokio::test]
@@ -445,13 +445,13 @@ async fn complete_fetches_what_is_missing_and_no_more() {
     let ino = rig.given("a", "v1", bytes.clone()).await;
     rig.fetcher.fetch(ino, 20 * MIB..21 * MIB).await.unwrap();
 
-    assert_eq!(rig.fetcher.complete(ino).await.unwrap(), 39 * MIB + 5);
+    assert_eq!(rig.fetcher.complete(ino, Pace::Free).await.unwrap(), 39 * MIB + 5);
 
     let local = rig.node(ino).local.unwrap();
     assert!(local.complete);
     assert_eq!(read(&rig.content.get(local.object).unwrap(), 0..40 * MIB + 5), bytes);
     assert_eq!(total(&rig.s3.gets()), 40 * MIB + 5);
-    assert_eq!(rig.fetcher.complete(ino).await.unwrap(), 0);
+    assert_eq!(rig.fetcher.complete(ino, Pace::Free).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -465,7 +465,7 @@ async fn reader_does_not_wait_for_the_whole_of_what_is_being_completed() {
     }
     let mirror = tokio::spawn({
         let fetcher = rig.fetcher.clone();
-        async move { fetcher.complete(ino).await }
+        async move { fetcher.complete(ino, Pace::Free).await }
     });
     rig.s3.reached(PIECES_AT_ONCE).await;
 
@@ -482,7 +482,7 @@ async fn complete_of_an_unreachable_object_ends_busy() {
     let rig = Rig::new();
     let ino = rig.given("a", "v1", pattern(1000, 0)).await;
     rig.s3.fails_always.store(true, Ordering::SeqCst);
-    assert!(matches!(rig.fetcher.complete(ino).await, Err(WaitError::Busy)));
+    assert!(matches!(rig.fetcher.complete(ino, Pace::Free).await, Err(WaitError::Busy)));
     assert_eq!(rig.s3.gets().len(), TRIES as usize);
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod behind;
+mod budget;
 mod commands;
 mod hinted;
 mod listing;
@@ -29,7 +30,7 @@ use crate::content::CacheLimit;
 use crate::index::changes;
 use crate::index::{Defaults, IndexOptions, Inode, Kind, Remote};
 use crate::s3server::{self, Bucket, Fault, Kind as Request, On, S3Server};
-use crate::store::{Connecting, Timing, connect_with};
+use crate::store::{Connecting, Counters, Dollars, Timing, connect_with};
 use crate::types::{Component, ETag, Time};
 
 /// As long as tests that nothing should keep waiting wait.
@@ -40,6 +41,8 @@ const SOON: Duration = Duration::from_secs(20);
 struct Setup {
     settings: Settings,
     limit: CacheLimit,
+    /// For a day.
+    budget: Option<Dollars>,
 }
 
 impl Default for Setup {
@@ -51,7 +54,7 @@ impl Default for Setup {
             small_object: config::SMALL_OBJECT_BYTES,
             recheck_healthy: config::RECHECK_HEALTHY,
         };
-        Setup { settings, limit: CacheLimit::Bytes(1 << 30) }
+        Setup { settings, limit: CacheLimit::Bytes(1 << 30), budget: None }
     }
 }
 
@@ -82,7 +85,8 @@ impl Rig {
 
     /// On an S3 and a cache directory that are there already.
     async fn on(s3: S3Server, clock: Clock, dir: TempDir, setup: Setup) -> Rig {
-        let stores = connect(&s3).await;
+        let budget = setup.budget.map_or_else(Budget::unlimited, |day| Budget::new(day, clock.clone()));
+        let stores = connect(&s3, Counters::new(clock.clone(), budget)).await;
         let index = Arc::new(open_index(dir.path(), &clock));
         let content = Content::open(dir.path(), index.clone(), setup.limit, clock.clone()).unwrap();
         let revalidator = Revalidator::new(index.clone(), content.clone(), stores, setup.settings, clock.clone());
@@ -198,7 +202,7 @@ impl Rig {
 
     async fn wait_complete(&self, key: &str) {
         let node = self.known(key).unwrap();
-        within(self.revalidator.fetcher.complete(node.ino)).await.unwrap();
+        within(self.revalidator.fetcher.complete(node.ino, fetch::Pace::Free)).await.unwrap();
     }
 }
 
@@ -255,7 +259,7 @@ fn open_index(dir: &Path, clock: &Clock) -> Index {
     Index::open(&dir.join("index.redb"), options, defaults, clock.clone()).unwrap()
 }
 
-async fn connect(s3: &S3Server) -> Stores {
+async fn connect(s3: &S3Server, counters: Counters) -> Stores {
     let config = S3Config {
         bucket: "bucket".into(),
         prefix: String::new(),
@@ -272,5 +276,5 @@ async fn connect(s3: &S3Server) -> Stores {
     let credentials =
         aws_sdk_s3::config::Credentials::new(s3server::ACCESS_KEY, s3server::SECRET_KEY, None, None, "test");
     let connecting = Connecting { credentials: Some(credentials), timing };
-    connect_with(&config, Arc::default(), connecting).await.unwrap().stores
+    connect_with(&config, Arc::new(counters), connecting).await.unwrap().stores
 }

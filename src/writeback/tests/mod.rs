@@ -27,7 +27,7 @@ use crate::config::{self, S3Config};
 use crate::content::CacheLimit;
 use crate::index::{Conflict, Defaults, IndexError, IndexOptions, Inode, Kind, NewAttributes, NewInode, Node};
 use crate::s3server::{self, Bucket, Kind as Request, S3Server};
-use crate::store::{Conditions, Connected, Connecting, Timing, connect_with};
+use crate::store::{self, Budget, Conditions, Connected, Connecting, Dollars, Timing, connect_with};
 use crate::types::{Component, Ino, Name, Time};
 
 /// Far above what anything here takes.
@@ -100,7 +100,12 @@ impl Rig {
     }
 
     async fn on(s3: S3Server, clock: Clock, dir: TempDir, settings: Settings) -> Rig {
-        let Connected { stores, writes, .. } = connect(&s3).await;
+        Rig::within_budget(s3, clock, dir, settings, Budget::unlimited()).await
+    }
+
+    async fn within_budget(s3: S3Server, clock: Clock, dir: TempDir, settings: Settings, budget: Arc<Budget>) -> Rig {
+        let counters = store::Counters::new(clock.clone(), budget);
+        let Connected { stores, writes, .. } = connect(&s3, counters).await;
         let index = Arc::new(open_index(dir.path(), &clock));
         let content = Content::open(dir.path(), index.clone(), CacheLimit::Bytes(1 << 30), clock.clone()).unwrap();
         let reading = crate::revalidate::Settings {
@@ -371,7 +376,7 @@ fn open_index(dir: &Path, clock: &Clock) -> Index {
     Index::open(&dir.join("index.redb"), options, defaults, clock.clone()).unwrap()
 }
 
-async fn connect(s3: &S3Server) -> Connected {
+async fn connect(s3: &S3Server, counters: store::Counters) -> Connected {
     let config = S3Config {
         bucket: "bucket".into(),
         prefix: String::new(),
@@ -388,5 +393,5 @@ async fn connect(s3: &S3Server) -> Connected {
     let credentials =
         aws_sdk_s3::config::Credentials::new(s3server::ACCESS_KEY, s3server::SECRET_KEY, None, None, "test");
     let connecting = Connecting { credentials: Some(credentials), timing };
-    connect_with(&config, Arc::default(), connecting).await.unwrap()
+    connect_with(&config, Arc::new(counters), connecting).await.unwrap()
 }

@@ -247,3 +247,24 @@ async fn what_s3_honours_is_found_out_before_the_first_write_and_leaves_nothing(
     assert_eq!((rig.bucket.keys(), rig.stored("f").as_deref()), (vec!["f".to_owned()], Some("x")));
     assert!(rig.s3.requests().recent().iter().any(|(_, key)| key.starts_with(".fasts3-probe-")));
 }
+
+#[tokio::test]
+async fn uploads_count_against_the_budget_and_never_wait_for_it() {
+    let clock = Clock::manual();
+    let s3 = S3Server::start(s3server::Options { clock: clock.clone(), ..s3server::Options::default() }).unwrap();
+    // Of so little the first listing leaves nothing.
+    let budget = Budget::new(Dollars(10_000), clock.clone());
+    let rig = Rig::within_budget(s3, clock, TempDir::new().unwrap(), settings(), budget.clone()).await;
+    let left = || budget.state().unwrap().left;
+    assert!(left() < 0.0);
+    rig.write("small", "x").await;
+    rig.write("large", "x".repeat(13 * MIB)).await;
+    rig.sync().await;
+    assert_eq!(rig.stored("small").as_deref(), Some("x"));
+    assert_eq!(rig.stored("large").map(|text| text.len()), Some(13 * MIB));
+    rig.clock.advance(Duration::from_secs(3_600));
+    assert!(left() > -1e-12, "debt is an hour's worth at most");
+    rig.write("small", "y").await;
+    rig.sync().await;
+    assert!(left() < 0.0, "they count");
+}
