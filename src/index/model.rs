@@ -502,6 +502,21 @@ pub struct PageApplied {
     /// Files whose bytes are complete here and of which S3 has another version: LEFT AS THEY ARE (neither replaced
     /// nor settled), because a warm read must not turn cold: the caller copies the new version in and applies it.
     pub outdated: Vec<Ino>,
+    /// Some of the changes one by one, where the sweep was asked to note them.
+    pub found: Vec<Finding>,
+}
+
+/// A change that a listing found, for who wants to know whether it had been told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which object; of a directory that is gone, one that was in it.
+    pub key: Key,
+    /// When S3 says that it was written; `None`: it is gone.
+    pub written: Option<Time>,
+    /// When it was last found to be as it was here; never, when that is not known any more.
+    pub checked: Tick,
+    /// When somebody last said of it that it has changed.
+    pub distrusted: Tick,
 }
 
 /// Why the index could not do something.

@@ -14,8 +14,10 @@
 //!   should have the old bytes until the new ones are here.
 //! - It walks where S3 has the directories (`Index::remote_prefix`). What was renamed into one of them is not listed
 //!   there, and stays; a key that is not of one of them goes to `reconcile.rs` alone (`divert`).
+//! - What has changed is told one by one only to who asks for it (`found`), and never all of it.
 
 mod divert;
+mod found;
 mod page;
 
 use std::collections::VecDeque;
@@ -56,6 +58,8 @@ pub struct Sweep {
     started: Option<Tick>,
     /// Whether any key of the directory was listed.
     found_any: bool,
+    /// Whether what has changed is told one by one.
+    noting: bool,
 }
 
 impl Sweep {
@@ -71,7 +75,13 @@ impl Sweep {
             in_order: true,
             started: None,
             found_any: false,
+            noting: false,
         }
+    }
+
+    /// The same, and `PageApplied::found` tells what has changed.
+    pub fn noting(self) -> Sweep {
+        Sweep { noting: true, ..self }
     }
 }
 
@@ -85,6 +95,8 @@ struct Frame {
     marker_seen: bool,
     /// Whether the listing shows all of its entries.
     covered: bool,
+    /// Whether it was listed before this sweep, so that what is not here is new. Only known of a sweep that notes.
+    known: bool,
     /// When the sweep itself last observed it: that makes nothing late.
     observed: Tick,
     /// Entries after `last`, as far as they were read in this transaction.
@@ -141,7 +153,8 @@ impl Walk<'_, '_> {
             let Some(row) = self.change.row(dir)? else { return Ok(()) };
             let Some(path) = self.change.remote_path(dir)? else { return Ok(()) };
             self.sweep.base = Some(path);
-            self.sweep.stack.push(Frame::new(row.inode.component, dir, true));
+            let known = row.inode.listed;
+            self.sweep.stack.push(Frame { known, ..Frame::new(row.inode.component, dir, true) });
         }
         if let Some(base) = &self.sweep.base {
             self.owns = self.change.walk_key(base)? == Walked::Found(self.sweep.dir);
@@ -191,7 +204,7 @@ impl Walk<'_, '_> {
                 _ => Ok(()),
             },
             _ if diverted => self.advance(last).map(drop),
-            (Some(meta), _) => self.file(last, meta),
+            (Some(meta), _) => self.file(key, last, meta),
             (None, _) => self.prefix(key, last),
         }
     }
@@ -233,7 +246,8 @@ impl Walk<'_, '_> {
         let of_this_listing = self.sweep.recursive || component.kind() == ComponentKind::Chunk;
         // entered a second time, because it went and came back between two pages: its first part is not known
         let covered = self.top().covered && of_this_listing && !again;
-        let mut frame = Frame::new(component.clone(), ino, covered);
+        let known = self.was_known(child)?;
+        let mut frame = Frame { known, ..Frame::new(component.clone(), ino, covered) };
         if verdict == Verdict::Created {
             self.applied.created += 1;
             frame.exhausted = true;
@@ -270,16 +284,25 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn file(&mut self, component: &Component, meta: &ObjectMeta) -> Result<(), Stop> {
+    fn file(&mut self, key: &Key, component: &Component, meta: &ObjectMeta) -> Result<(), Stop> {
         let child = self.advance(component)?;
         let place = Place { dir: self.top().dir, component, child };
+        let outdated = self.applied.outdated.len();
         if let Some(child) = child
             && (self.change.is_elsewhere(child.ino)? || self.stays_warm(Some(child.ino), Some(meta))?)
         {
+            if self.applied.outdated.len() > outdated {
+                self.note_written(key, meta, Some(child));
+            }
             return Ok(());
         }
         let (verdict, _) = reconcile::file(self.change, &place, meta, &mut self.evidence)?;
         self.count(verdict);
+        match verdict {
+            Verdict::Created if self.top().known => self.note_written(key, meta, None),
+            Verdict::Replaced => self.note_written(key, meta, child),
+            _ => {}
+        }
         Ok(())
     }
 
@@ -323,8 +346,10 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         let place = Place { dir: self.top().dir, component, child: Some(child) };
+        let departure = self.departure(child)?;
         let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence, &mut self.shelter)?;
         self.count(verdict);
+        self.note_gone(verdict, departure);
         self.removals_left = self.removals_left.saturating_sub(1);
         if self.removals_left == 0 { Err(Stop::Pause) } else { Ok(()) }
     }
@@ -379,8 +404,10 @@ impl Walk<'_, '_> {
         let Some(inode) = self.change.row(dir)?.map(|row| row.inode) else { return Ok(()) };
         let Some(child) = self.change.child(inode.parent, &inode.component)? else { return Ok(()) };
         let place = Place { dir: inode.parent, component: &inode.component, child: Some(child) };
+        let departure = self.departure(child)?;
         let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence, &mut self.shelter)?;
         self.count(verdict);
+        self.note_gone(verdict, departure);
         Ok(())
     }
 
@@ -398,6 +425,7 @@ impl Frame {
             last: Vec::new(),
             marker_seen: false,
             covered,
+            known: false,
             observed: Tick::NEVER,
             ahead: VecDeque::new(),
             exhausted: false,
