@@ -24,7 +24,7 @@ use crate::types::{Clock, Tick};
 /// nothing changes for so long is checked as one without events, until `fasts3 events check` or a change.
 const PROOF: Duration = Duration::from_secs(24 * 3600);
 /// 30 s: S3's events come within seconds; what is later comes out of a backlog, and there is more behind it.
-const LATE: Duration = Duration::from_secs(30);
+pub(crate) const LATE: Duration = Duration::from_secs(30);
 /// 60 s: for so long one late event tells of others.
 const LATE_FOR: Duration = Duration::from_secs(60);
 
@@ -50,6 +50,8 @@ struct Source {
     late: Tick,
     lag: Option<Duration>,
     error: Option<String>,
+    /// Since when it works and is not late, proved or not; never, when it does not.
+    works: Tick,
     /// Since when it is healthy; never, when it is not.
     since: Tick,
 }
@@ -98,6 +100,7 @@ impl Health {
             late: Tick::NEVER,
             lag: None,
             error: None,
+            works: Tick::NEVER,
             since: Tick::NEVER,
         });
         Beat { health: self.clone(), number }
@@ -128,6 +131,13 @@ impl Health {
     /// Since when any source can be relied on.
     pub fn since(&self) -> Option<Tick> {
         since(&self.sources.lock())
+    }
+
+    /// Whether a source has worked and was not late ever since `tick`. What it missed does not count here: who counts that
+    /// wants to go on counting.
+    pub fn has_worked_since(&self, tick: Tick) -> bool {
+        self.update(|_, _| ());
+        self.sources.lock().iter().any(|source| source.works != Tick::NEVER && source.works <= tick)
     }
 
     /// Notices silence, until `stop`.
@@ -174,16 +184,15 @@ impl Health {
 }
 
 impl Source {
-    fn is_healthy(&self, now: Tick) -> bool {
-        let within = |at: Tick, limit: Duration| at != Tick::NEVER && now.since(at) < limit;
-        self.error.is_none()
-            && within(self.heard, self.heartbeat)
-            && within(self.proved, PROOF)
-            && !within(self.late, LATE_FOR)
-    }
-
     fn judge(&mut self, now: Tick) {
-        let is_healthy = self.is_healthy(now);
+        let within = |at: Tick, limit: Duration| at != Tick::NEVER && now.since(at) < limit;
+        let works = self.error.is_none() && within(self.heard, self.heartbeat) && !within(self.late, LATE_FOR);
+        let is_healthy = works && within(self.proved, PROOF);
+        match works {
+            true if self.works == Tick::NEVER => self.works = now,
+            true => {}
+            false => self.works = Tick::NEVER,
+        }
         if is_healthy == (self.since != Tick::NEVER) {
             return;
         }
@@ -323,6 +332,21 @@ mod tests {
             bench.beat.heard();
         }
         assert!(bench.is_healthy());
+    }
+
+    #[tokio::test]
+    async fn source_that_missed_a_change_works_on_and_one_that_fails_does_not() {
+        let bench = Bench::new().await;
+        let since = bench.health.since().unwrap();
+        bench.health.missed(1);
+        assert!(bench.health.has_worked_since(since));
+        bench.pass(5).await;
+        bench.beat.failed(&"access denied");
+        assert!(!bench.health.has_worked_since(since));
+        bench.beat.heard();
+        assert!(!bench.health.has_worked_since(since) && bench.health.has_worked_since(bench.rig.clock.now()));
+        bench.pass(40).await;
+        assert!(!bench.health.has_worked_since(bench.rig.clock.now()), "silent");
     }
 
     #[tokio::test]
