@@ -26,6 +26,7 @@ pub mod sources;
 pub mod sqs;
 pub mod webhook;
 
+pub(crate) use health::LATE;
 pub use health::{Beat, Health, Standing};
 pub use hint::{Hint, Origin, Said, Sequencer};
 pub use intake::{Counts, Intake};

@@ -177,7 +177,7 @@ impl Revalidator {
     }
 
     /// The page after the one that named `next`.
-    async fn following(
+    pub(super) async fn following(
         &self,
         how: &How<'_>,
         request: &mut ListRequest,
@@ -193,7 +193,7 @@ impl Revalidator {
         self.page(how, request).await.map(Some)
     }
 
-    async fn page(&self, how: &How<'_>, request: &ListRequest) -> Result<Fetched, Trouble> {
+    pub(super) async fn page(&self, how: &How<'_>, request: &ListRequest) -> Result<Fetched, Trouble> {
         let (list, at) = loop {
             let _turn = match how.paced {
                 true => Some(self.stores.budget.turn(RequestKind::List).await),
@@ -212,12 +212,12 @@ impl Revalidator {
     }
 }
 
-fn keys_of(page: &Page) -> Vec<Key> {
+pub(super) fn keys_of(page: &Page) -> Vec<Key> {
     page.objects.iter().map(|(key, _)| key).chain(&page.prefixes).cloned().collect()
 }
 
 /// A page that is not in the index yet.
-struct Fetched {
-    page: Page,
-    next: Option<String>,
+pub(super) struct Fetched {
+    pub(super) page: Page,
+    pub(super) next: Option<String>,
 }

@@ -74,6 +74,12 @@ impl Revalidator {
         *self.mirrored.lock()
     }
 
+    /// Whether it lists the bucket now.
+    pub(super) fn is_mirror_listing(&self) -> bool {
+        let at = self.mirrored.lock();
+        at.running && !at.listed
+    }
+
     async fn mirror_all(&self) -> Result<(), Trouble> {
         let how = How { store: &self.stores.background, recursive: true, patient: true, paced: true };
         let swept = self.sweep(Ino::ROOT, how, || {

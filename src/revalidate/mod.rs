@@ -12,7 +12,7 @@
 //!
 //! `queue` decides what is due and groups it, `owed` has what waits for the budget, `check` asks about one key, `batch` about many of one
 //! directory, `listing` walks pages, `lookup` finds names that are not here, `fetch` brings bytes, `hinted` takes what
-//! others say has changed.
+//! others say has changed, `sweep` finds what they did not say.
 
 mod batch;
 mod check;
@@ -28,6 +28,7 @@ mod outage;
 mod owed;
 mod queue;
 mod stats;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -48,6 +49,7 @@ pub use hinted::Effect;
 pub use listing::ListingProgress;
 pub use mirror::MirrorProgress;
 pub use stats::FreshStats;
+pub use sweep::{Rounds, SweepProgress};
 
 use crate::content::{Content, Object};
 use crate::index::{Applied, Index, IndexError, Node, Observation, Seen, Source, Verdict};
@@ -149,6 +151,7 @@ pub struct Revalidator {
     wanted: Mutex<Wanted>,
     listings: Flights<Ino, listing::State>,
     mirrored: Mutex<MirrorProgress>,
+    swept: Mutex<sweep::Swept>,
     counters: Counters,
     /// Lookups and listings under way; they outlive whoever started them, but not `run`.
     tasks: TaskTracker,
@@ -189,6 +192,7 @@ impl Revalidator {
             wanted: Mutex::default(),
             listings: Flights::default(),
             mirrored: Mutex::default(),
+            swept: Mutex::default(),
             counters: Counters::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

@@ -13,6 +13,7 @@ mod mirror;
 mod outage;
 mod pending;
 mod strict;
+mod sweep;
 
 use std::io::{Seek, SeekFrom};
 use std::num::NonZeroU32;

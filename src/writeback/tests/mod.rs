@@ -9,6 +9,7 @@ mod failures;
 mod moving;
 mod parts;
 mod sent;
+mod swept;
 mod uploads;
 
 use std::future::Future;
