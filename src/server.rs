@@ -27,7 +27,7 @@ use crate::nfs::nsm::{Notifier, Nsm1};
 use crate::nfs::portmap::{self, Portmap};
 use crate::nfs::reach::Directory;
 use crate::notify::{Health, Intake, Scope, Sources, peers, sources};
-use crate::revalidate::{Revalidator, Settings};
+use crate::revalidate::{Revalidator, Rounds, Settings};
 use crate::rpc::{self, Gate, Program, Programs};
 use crate::store::{self, Budget};
 use crate::types::Clock;
@@ -213,8 +213,13 @@ impl Server {
         let mut background = vec![
             tokio::spawn(content.run(stop_background.clone())),
             tokio::spawn(revalidator.clone().run(stop_background.clone())),
-            tokio::spawn(health.run(stop_background.clone())),
+            tokio::spawn(health.clone().run(stop_background.clone())),
         ];
+        if let Some(every) = config.sweep {
+            let rounds = Rounds { every, listed_only: config.lazy };
+            let stop = stop_background.clone();
+            background.push(tokio::spawn(revalidator.clone().keep_sweeping(rounds, health.clone(), stop)));
+        }
         if !config.lazy {
             background.push(tokio::spawn(revalidator.clone().mirror(stop_background.clone())));
         }

@@ -115,6 +115,12 @@ impl Page {
         self.one("fasts3_events_echoes_total", "counter", "Those that told what was here.", events.echoes);
         self.one("fasts3_events_outdated_total", "counter", "Those that came after a later one.", events.outdated);
         self.one("fasts3_events_missed_total", "counter", "Changes found that nobody told.", events.missed);
+        let sweep = &status.sweep;
+        self.one("fasts3_sweep_passes_total", "counter", "Times that the sweep has listed the bucket.", sweep.passes);
+        self.one("fasts3_sweep_changes_total", "counter", "Changes that it found, told of or not.", sweep.changes);
+        self.one("fasts3_sweep_pages", "gauge", "Pages that it has listed in this pass.", sweep.pages);
+        self.one("fasts3_sweep_last_pages", "gauge", "Pages that the last whole pass listed.", sweep.last_pages);
+        self.one("fasts3_sweep_last_seconds", "gauge", "How long that took.", sweep.last_took_s);
         self.one("fasts3_checks_saved_total", "counter", "Checks not made for events.", events.checks_saved);
         self.one("fasts3_saved_dollars_total", "counter", "What these would have cost.", events.saved_usd);
         self.one("fasts3_events_requests_total", "counter", "Requests to a queue of events.", events.requests);
@@ -178,6 +184,7 @@ mod tests {
         (status.s3.cost_usd, status.s3.cost_usd_hour, status.fresh.held) = (1.25, 0.5, 15);
         status.s3.budget = Some(BudgetStatus { usd_day: 5.0, usd_left: -0.000_000_4, slow_s: Some(7) });
         (status.events.checks_saved, status.events.saved_usd, status.events.requests) = (16, 0.000_006_4, 17);
+        (status.sweep.passes, status.sweep.changes, status.sweep.last_pages) = (18, 19, 20);
         let page = render(&status, &[(10, 1), (100, 2), (u64::MAX, 3)]);
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').expect("two columns");
@@ -207,6 +214,9 @@ mod tests {
             "fasts3_checks_saved_total 16",
             "fasts3_saved_dollars_total 0.0000064",
             "fasts3_events_requests_total 17",
+            "fasts3_sweep_passes_total 18",
+            "fasts3_sweep_changes_total 19",
+            "fasts3_sweep_last_pages 20",
             "fasts3_locks 13",
             "fasts3_locks_waiting 14",
         ] {

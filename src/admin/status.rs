@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use crate::nfs;
 use crate::notify::SourceState;
-use crate::revalidate::MirrorProgress;
+use crate::revalidate::{MirrorProgress, SweepProgress};
 use crate::store::RequestKind;
 use crate::writeback::Failure;
 
@@ -41,6 +41,8 @@ pub struct Status {
     pub cache_limit: u64,
     /// The background copy of the bucket.
     pub mirror: MirrorProgress,
+    /// The listing that finds what events have missed.
+    pub sweep: SweepProgress,
     /// Checks behind answers (F7).
     pub fresh: Fresh,
     /// Changes that are not in S3 yet.
@@ -216,6 +218,7 @@ pub(super) fn collect(state: &State) -> Status {
         bytes_cached: usage.bytes,
         cache_limit: usage.limit,
         mirror: state.revalidator.mirror_progress(),
+        sweep: state.revalidator.sweep_progress(),
         fresh: fresh(state),
         journal: journal(state),
         conflicts: state.index.conflicts().map_or(0, |conflicts| conflicts.len() as u64),
@@ -224,7 +227,6 @@ pub(super) fn collect(state: &State) -> Status {
         locks: locks(state),
         events: events(state),
         peers: state.peers.iter().flat_map(|peers| peers.state().servers).map(|peer| peer.host).collect(),
-        ..Status::default()
     }
 }
 
@@ -360,6 +362,11 @@ mod tests {
             "/mirror/total",
             "/mirror/bytes_done",
             "/mirror/bytes_total",
+            "/sweep/every_s",
+            "/sweep/pages",
+            "/sweep/last_pages",
+            "/sweep/ended_s",
+            "/sweep/changes",
             "/fresh/checks",
             "/fresh/hits",
             "/fresh/stale_served",

@@ -120,6 +120,7 @@ impl TryFrom<ServeArgs> for Config {
             )?,
             recheck: within("--recheck", args.recheck, Duration::ZERO..=DAY, "a day or less")?,
             recheck_healthy: within("--recheck-healthy", args.recheck_healthy, Duration::ZERO..=DAY, "a day or less")?,
+            sweep: sweep(&args)?,
             deadline: within("--deadline", args.deadline, MIN_DEADLINE..=MAX_DEADLINE, "from 100ms to 10m")?,
             max_connections: within("--max-connections", args.max_connections, 1..=1 << 20, "from 1 to 1,048,576")?,
             shutdown_timeout: within(
@@ -154,6 +155,10 @@ impl TryFrom<ServeArgs> for Config {
     }
 }
 
+/// No more than a page a second is listed.
+const MIN_SWEEP: Duration = Duration::from_secs(1);
+/// Above, it finds nothing in time.
+const MAX_SWEEP: Duration = Duration::from_secs(30 * 86_400);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Below, even a nearby S3 would often be too slow.
 const MIN_DEADLINE: Duration = Duration::from_millis(100);
@@ -170,6 +175,13 @@ fn within<T: PartialOrd>(
         true => Ok(value),
         false => Err(ConfigError::Range { flag, wanted: wanted.into() }),
     }
+}
+
+/// Without anybody who tells of changes everything is as it was before there were any: unless it is asked for.
+fn sweep(args: &ServeArgs) -> Result<Option<Duration>, ConfigError> {
+    let is_told = !args.events.is_empty() || args.peers.peers.is_some();
+    let sweep = args.sweep.or(is_told.then_some(config::SWEEP)).filter(|sweep| !sweep.is_zero());
+    sweep.map(|sweep| within("--sweep", sweep, MIN_SWEEP..=MAX_SWEEP, "off, or from 1s to 30d")).transpose()
 }
 
 fn grace(args: &ServeArgs) -> Result<Option<Duration>, ConfigError> {
@@ -368,13 +380,27 @@ mod tests {
     }
 
     #[test]
+    fn sweep_is_on_where_somebody_tells_of_changes() {
+        let sweep = |flags: &str| config(flags).map(|config| config.sweep);
+        let queue = "--events sqs=https://sqs.eu-west-1.amazonaws.com/123456789012/q";
+        assert_eq!(sweep(""), Ok(None), "without events everything is as it was");
+        assert_eq!(sweep(queue), Ok(Some(config::SWEEP)));
+        assert_eq!(sweep("--peers nats://localhost"), Ok(Some(config::SWEEP)));
+        assert_eq!(sweep("--sweep 1h"), Ok(Some(Duration::from_secs(3600))));
+        for off in ["off", "0", "0s"] {
+            assert_eq!(sweep(&format!("{queue} --sweep {off}")), Ok(None));
+        }
+        assert!(sweep("--sweep 10ms").is_err() && sweep("--sweep 31d").is_err());
+    }
+
+    #[test]
     fn defaults_are_those_of_the_config() {
         let config = config("").expect("nothing is wrong");
         assert_eq!((config.s3.bucket.as_str(), config.s3.prefix.as_str()), ("media", "a/"));
         assert_eq!((config.listen, config.admin), (config::LISTEN, Some(config::ADMIN)));
         assert_eq!(config.cache_limit, CacheLimit::LeaveFree(config::FREE_SHARE, config::MOST_LEFT_FREE));
         assert_eq!((config.recheck, config.deadline), (config::RECHECK, config::DEADLINE));
-        assert_eq!(config.recheck_healthy, config::RECHECK_HEALTHY);
+        assert_eq!((config.recheck_healthy, config.sweep), (config::RECHECK_HEALTHY, None));
         assert_eq!(config.stale_limit, StaleLimit::Any);
         assert_eq!(
             (config.small_object, config.shutdown_timeout),

@@ -128,6 +128,13 @@ pub struct ServeArgs {
           default_value = "60s", help_heading = "Freshness")]
     pub recheck_healthy: Duration,
 
+    /// How long to take for listing the whole bucket, over and over, to find what no event told of; or off. At most one LIST a
+    /// second is sent, for 1,000 keys each: beyond 900,000 keys 15m are not enough, and a pass takes as long as it takes.
+    /// With `--lazy` only directories that were listed are [default: 15m with --events or --peers, else off]
+    #[arg(long, env = "FASTS3_SWEEP", value_name = "TIME|off", value_parser = values::duration_or_off,
+          help_heading = "Freshness")]
+    pub sweep: Option<Duration>,
+
     /// What a stale copy may still be used for: `any` answers at once, always; `one` lets the next open of a file wait
     /// for the check that an earlier request set off
     #[arg(long, env = "FASTS3_STALE_LIMIT", value_name = "any|one", value_enum, default_value_t = StaleLimitArg::Any,

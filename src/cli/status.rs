@@ -42,6 +42,7 @@ fn describe(status: &Status) -> String {
         ("locks", locks(status)),
         ("journal", journal(status)),
         ("events", events(status)),
+        ("sweep", sweep(status)),
     ] {
         if line.is_empty() {
             continue;
@@ -162,11 +163,36 @@ fn events(status: &Status) -> String {
         0 => String::new(),
         n => format!(", {} saved (about ${:.4})", count(n, "check"), events.saved_usd),
     };
+    let missed = match events.missed {
+        0 => String::new(),
+        n => format!(", {} missed", count(n, "change")),
+    };
     match (&events.source, events.healthy) {
         (None, _) => "none: S3 is asked behind the answers".into(),
-        (Some(source), true) => format!("from {source}, {} ms behind{saved}", events.lag_ms.unwrap_or(0)),
-        (Some(source), false) => format!("{source} is not healthy: S3 is asked behind the answers{saved}"),
+        (Some(source), true) => format!("from {source}, {} ms behind{missed}{saved}", events.lag_ms.unwrap_or(0)),
+        (Some(source), false) => format!("{source} is not healthy: S3 is asked behind the answers{missed}{saved}"),
     }
+}
+
+fn sweep(status: &Status) -> String {
+    let sweep = &status.sweep;
+    if sweep.every_s == 0 {
+        return "off (--sweep)".into();
+    }
+    let long = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    let now = match sweep.running {
+        true if sweep.passes > 0 => format!("at page {} of about {}", number(sweep.pages), number(sweep.last_pages)),
+        true => format!("at page {}", number(sweep.pages)),
+        false => "at rest".into(),
+    };
+    let last = match sweep.ended_s {
+        Some(ago) => {
+            let pages = count(sweep.last_pages, "page");
+            format!("the last one of {pages} ended {} ago and took {}", long(ago), long(sweep.last_took_s))
+        }
+        None => "none is done yet".into(),
+    };
+    format!("every {}, {now}, {last}, {} found", long(sweep.every_s), count(sweep.changes, "change"))
 }
 
 #[cfg(test)]
@@ -193,6 +219,7 @@ mod tests {
             "  locks    3 held, 0 waited for, 1 client\n",
             "  journal  everything is in S3\n",
             "  events   none: S3 is asked behind the answers\n",
+            "  sweep    off (--sweep)\n",
         ] {
             assert!(text.contains(line), "{line}not in\n{text}");
         }
@@ -212,6 +239,20 @@ mod tests {
         (status.events.checks_saved, status.events.saved_usd) = (12_000, 0.0048);
         let saved = "  events   from sqs, 0 ms behind, 12,000 checks saved (about $0.0048)\n";
         assert!(describe(&status).contains(saved), "{}", describe(&status));
+    }
+
+    #[test]
+    fn sweep_says_how_far_it_is_and_what_it_found() {
+        let mut status = Status::default();
+        (status.sweep.every_s, status.sweep.running, status.sweep.pages) = (900, true, 3);
+        assert!(describe(&status).contains("  sweep    every 15m, at page 3, none is done yet, 0 changes found\n"));
+        (status.sweep.passes, status.sweep.last_pages, status.sweep.changes) = (1, 2000, 1);
+        (status.sweep.ended_s, status.sweep.last_took_s) = (Some(61), 2000);
+        (status.events.source, status.events.missed) = (Some("sqs".into()), 1);
+        let text = describe(&status);
+        let sweep = "every 15m, at page 3 of about 2,000, the last one of 2,000 pages ended 1m 1s ago and took 33m 20s, \
+                     1 change found\n";
+        assert!(text.contains(sweep) && text.contains("behind the answers, 1 change missed\n"), "{text}");
     }
 
     #[test]

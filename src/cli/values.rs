@@ -132,6 +132,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "a time has a unit, as in 500ms, 2s, 5m or 1h 30m".into())
 }
 
+/// A length of time, or `off`, which is none.
+pub fn duration_or_off(text: &str) -> Result<Duration, String> {
+    match text {
+        "off" | "0" => Ok(Duration::ZERO),
+        _ => duration(text).map_err(|e| format!("{e}; or off")),
+    }
+}
+
 /// A number of bytes.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let size: Result<ByteSize, _> = text.parse();
@@ -275,6 +283,11 @@ mod tests {
     #[test]
     fn times_and_sizes_have_units() {
         assert_eq!(duration("1s 500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(
+            (duration_or_off("15m"), duration_or_off("off")),
+            (Ok(Duration::from_secs(900)), Ok(Duration::ZERO))
+        );
+        assert!(duration_or_off("0").is_ok() && duration_or_off("on").expect_err("no time").ends_with("or off"));
         assert!(duration("5").is_err() && duration("").is_err() && duration("-1s").is_err());
         assert_eq!((bytes("4096"), bytes("50GiB"), bytes("1kB")), (Ok(4096), Ok(50 << 30), Ok(1000)));
         assert!(bytes("lots").is_err() && bytes("").is_err() && bytes("-1").is_err());
