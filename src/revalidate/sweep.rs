@@ -149,7 +149,7 @@ impl Sweeper {
     async fn list(&mut self, dir: Ino, recursive: bool) -> Result<(), Trouble> {
         let asker = self.revalidator.clone();
         let Some(prefix) = asker.index.remote_prefix(dir)? else { return Ok(()) };
-        let how = How { store: &asker.stores.background, recursive, patient: true };
+        let how = How { store: &asker.stores.background, recursive, patient: true, paced: true };
         let mut request = ListRequest { prefix: prefix.to_string(), delimited: !recursive, ..ListRequest::default() };
         let mut sweep = Sweep::new(dir, recursive).noting();
         self.turn().await;
