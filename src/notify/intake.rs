@@ -113,4 +113,8 @@ impl Tell for Intake {
         self.count(told);
         told
     }
+
+    async fn distrust_all(&self) {
+        self.revalidator.distrust_all().await;
+    }
 }

@@ -59,4 +59,8 @@ pub struct Told {
 pub trait Tell: Send + Sync + 'static {
     /// Takes hints; they are applied when it returns. Waits while there are too many.
     async fn tell(&self, hints: Vec<Hint>) -> Told;
+
+    /// Something may have been said before this source listened: from now on nothing that is here is trusted, as after a
+    /// start. S3 is asked about it behind the next answers.
+    async fn distrust_all(&self);
 }

@@ -3,7 +3,8 @@
 //! Invariants
 //! - What is told is in S3 already, and stays in the outbox until it has come back from NATS, or is in its stream. So
 //!   as long as the server runs, every change is told at least once, however often NATS goes away.
-//! - Where something may have been missed, all of the export is distrusted once. With a stream that is rare.
+//! - Where something may have been missed, all of the export is distrusted once: at the first session what was said
+//!   since the start, later what was said since the last one. With a stream that is rare.
 //! - What came in is applied before NATS is told so (`Tell`), and bounded before it is parsed.
 //! - A NATS that is down costs a warning. It is tried for ever.
 //!
@@ -18,7 +19,7 @@ mod stream;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -118,6 +119,10 @@ pub struct Peers {
     /// Whether there was a session before.
     was_there: AtomicBool,
     has_stream: AtomicBool,
+    /// Sessions in a row that ended because the stream they had before could not be opened.
+    refusals: AtomicU32,
+    /// Whether somebody was warned that there is no stream.
+    is_warned: AtomicBool,
     told: AtomicU64,
     heard: Mutex<HashMap<String, Heard>>,
 }
@@ -190,6 +195,8 @@ impl Peers {
             last: AtomicU64::new(0),
             was_there: AtomicBool::new(false),
             has_stream: AtomicBool::new(false),
+            refusals: AtomicU32::new(0),
+            is_warned: AtomicBool::new(false),
             told: AtomicU64::new(0),
             heard: Mutex::new(HashMap::new()),
         })
@@ -241,7 +248,10 @@ impl Peers {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = link.changed() => continue,
-                why = self.session(&client), if now.connected => failed(&why, &self.source.health),
+                ended = self.session(&client), if now.connected => match ended {
+                    Ok(()) => continue,
+                    Err(why) => failed(&why, &self.source.health),
+                },
             }
             if self.source.health.state().messages > before {
                 retry = pace.retry;

@@ -112,9 +112,7 @@ impl Revalidator {
     /// As `hinted`.
     pub async fn hinted_below(&self, prefix: &Key) -> Result<Effect, IndexError> {
         let now = self.clock.now();
-        self.recent.note_prefix(prefix, now);
-        self.absences.forget_all();
-        self.lookups.forsake_all();
+        self.doubt_names(prefix, now);
         let dir = match self.index.locate(prefix)? {
             Located::Here(dir) if dir.kind == Kind::Dir => dir,
             Located::Missing { dir, component, key } => {
@@ -126,6 +124,20 @@ impl Revalidator {
         self.distrust_below(dir.ino, now).await;
         self.sweep_soon(dir.ino);
         Ok(Effect::Applied)
+    }
+
+    /// Trusts nothing any more, and leaves it to the next touches to ask.
+    pub async fn distrust_all(&self) {
+        let now = self.clock.now();
+        self.doubt_names(&Key::root(), now);
+        self.distrust_below(Ino::ROOT, now).await;
+    }
+
+    /// What is on its way of names below `prefix`, and what is believed not to be there, may be outdated.
+    fn doubt_names(&self, prefix: &Key, now: Tick) {
+        self.recent.note_prefix(prefix, now);
+        self.absences.forget_all();
+        self.lookups.forsake_all();
     }
 
     fn hinted_node(&self, node: &Arc<Node>, hint: &Hint, now: Tick) -> Result<(), IndexError> {

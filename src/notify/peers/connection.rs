@@ -21,6 +21,9 @@ const UNREAD: usize = 64;
 /// What NATS takes longer for than this it will not do: one that must not know of JetStream does not answer.
 const REQUEST: Duration = Duration::from_secs(5);
 
+/// With what every question to JetStream begins.
+const JETSTREAM: &str = "\"$JS.API.";
+
 /// `--peers`: the servers of one NATS, and a name and password, or a token, for it.
 #[derive(Clone)]
 pub struct Servers {
@@ -219,6 +222,8 @@ fn note(event: Event, link: &watch::Sender<Link>, health: &SourceHealth) {
         }
         // messages were thrown away
         Event::SlowConsumer(_) => set(true),
+        // whoever asks for a stream is told as well, and goes without
+        Event::ServerError(error) if error.to_string().contains(JETSTREAM) => tracing::debug!(%error, "no JetStream"),
         Event::ServerError(error) => failed(&error.to_string(), health),
         Event::ClientError(ClientError::Other(error)) => failed(&error, health),
         Event::ClientError(error) => failed(&error.to_string(), health),

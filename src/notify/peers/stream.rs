@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, Stream};
 use async_nats::jetstream::{self, Context, Message};
@@ -27,26 +26,28 @@ const EXPIRES: Duration = Duration::from_secs(30);
 /// Below a third of `EXPIRES`: two of them missed, and it is asked anew.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// A stream and our place in it.
+/// Our place in a stream: from the moment it is made, nothing that is said there is missed.
+pub(super) struct Place {
+    context: Context,
+    consumer: Consumer<pull::Config>,
+    /// Whether it was made just now: what was said before is not delivered.
+    pub(super) is_new: bool,
+}
+
+/// What is delivered at our place.
 pub(super) struct Inbox {
     messages: pull::Stream,
     context: Context,
     /// Number of the last message in the stream.
     last: u64,
-    /// Whether the place is new: what was said before is not delivered.
+    /// As of the place.
     pub(super) is_new: bool,
 }
 
-/// Opens the stream of that name, or makes it. `Ok(None)`: NATS has no JetStream.
+/// Our place in the stream of that name; both are made where they are not there. `Ok(None)`: NATS has no JetStream.
 /// # Errors
 /// It has, and does not let us use it.
-pub(super) async fn open(
-    client: &Client,
-    name: &str,
-    subject: &str,
-    server: &str,
-    last: u64,
-) -> Result<Option<Inbox>, String> {
+pub(super) async fn place(client: &Client, name: &str, subject: &str, server: &str) -> Result<Option<Place>, String> {
     if client.try_server_info().is_none_or(|info| !info.jetstream) {
         return Ok(None);
     }
@@ -68,9 +69,21 @@ pub(super) async fn open(
     let is_new = stream.consumer_info(&consumer_name).await.is_err();
     let consumer = stream.get_or_create_consumer(&consumer_name, config).await;
     let consumer = consumer.map_err(|error| format!("no consumer in the stream {name}: {error}"))?;
-    let messages = consumer.stream().max_messages_per_batch(AHEAD).expires(EXPIRES).heartbeat(IDLE).messages().await;
-    let messages = messages.map_err(|error| format!("the stream {name} cannot be read: {error}"))?;
-    Ok(Some(Inbox { messages, context, last, is_new }))
+    Ok(Some(Place { context, consumer, is_new }))
+}
+
+impl Place {
+    /// Begins to listen, after message number `last`.
+    pub(super) async fn listen(self, last: u64) -> Result<Inbox, String> {
+        let Place { context, consumer, is_new } = self;
+        let stream = consumer.stream().max_messages_per_batch(AHEAD).expires(EXPIRES).heartbeat(IDLE);
+        let messages = stream.messages().await.map_err(unreadable)?;
+        Ok(Inbox { messages, context, last, is_new })
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> String {
+    format!("the stream cannot be read: {error}")
 }
 
 async fn stream(context: &Context, name: &str, subject: &str) -> Result<Stream, String> {
@@ -110,7 +123,7 @@ impl Inbox {
     /// The next message.
     pub(super) async fn next(&mut self) -> Result<Delivered, String> {
         let message = self.messages.next().await.ok_or("the stream has ended")?;
-        let message = message.map_err(|error| format!("the stream cannot be read: {error}"))?;
+        let message = message.map_err(unreadable)?;
         let number = message.info().map_err(|error| error.to_string())?.stream_sequence;
         let after_gap = self.last > 0 && number > self.last + 1;
         self.last = self.last.max(number);
