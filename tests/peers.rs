@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::stream;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fasts3::cli::ServeArgs;
@@ -38,6 +39,8 @@ const PACE: Pace = Pace {
 struct Notes {
     told: watch::Sender<Vec<Hint>>,
     held: watch::Sender<bool>,
+    /// How often nothing was to be trusted any more.
+    starts: watch::Sender<usize>,
 }
 
 #[async_trait]
@@ -47,6 +50,10 @@ impl Tell for Notes {
         let told = Told { applied: hints.len(), ..Told::default() };
         self.told.send_modify(|all| all.extend(hints));
         told
+    }
+
+    async fn distrust_all(&self) {
+        self.starts.send_modify(|starts| *starts += 1);
     }
 }
 
@@ -71,7 +78,11 @@ impl Server {
     }
 
     fn with(settings: Settings, place: Place) -> Server {
-        let notes = Arc::new(Notes { told: watch::Sender::new(Vec::new()), held: watch::Sender::new(false) });
+        let notes = Arc::new(Notes {
+            told: watch::Sender::new(Vec::new()),
+            held: watch::Sender::new(false),
+            starts: watch::Sender::new(0),
+        });
         let source = Source {
             scope: Arc::new(Scope::new(&place.bucket, &place.prefix)),
             tell: notes.clone(),
@@ -179,6 +190,13 @@ async fn acquainted(servers: &[&Server]) {
     }
 }
 
+/// Waits until NATS keeps what these miss.
+async fn in_stream(servers: &[&Server]) {
+    for server in servers {
+        server.is(|state| state.stream).await;
+    }
+}
+
 fn keys(hints: &[Hint]) -> Vec<&str> {
     hints.iter().map(|hint| hint.key.as_str()).collect()
 }
@@ -221,6 +239,7 @@ async fn what_is_written_at_one_server_is_soon_read_at_another() {
     let connect = async |server: &fasts3::server::Server| Client::connect(server.nfs_addr().port(), "/", 0, 0).await;
     let (mut at_a, mut at_b) = (connect(&a).await, connect(&b).await);
     assert_eq!(at_b.read("page").await.unwrap(), b"first");
+    assert_eq!(at_a.read("page").await.unwrap(), b"first");
     at_a.save("page", b"second").await.unwrap();
     // whoever is not told believes the first for an hour
     within(async {
@@ -231,6 +250,27 @@ async fn what_is_written_at_one_server_is_soon_read_at_another() {
     .await;
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_before_nats_was_there_is_not_trusted_after_it() {
+    let Some(mut nats) = Nats::stopped(&[]) else { return };
+    let s3 = S3Server::start(Options { anonymous: true, ..Options::default() }).unwrap();
+    s3.bucket("bucket").put("page", "first", &[]);
+    let cache = TempDir::new().unwrap();
+    let server = whole(&s3, &nats, &cache).await;
+    let mut client = Client::connect(server.nfs_addr().port(), "/", 0, 0).await;
+    assert_eq!(client.read("page").await.unwrap(), b"first");
+    // by one that has told it to whoever was there
+    s3.bucket("bucket").put("page", "second", &[]);
+    nats.run();
+    within(async {
+        while client.read("page").await.unwrap() != b"second" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    server.stop().await;
 }
 
 /// A whole server that asks S3 behind an answer once an hour.
@@ -275,8 +315,13 @@ async fn a_nats_that_is_down_at_the_start_is_waited_for() {
     let state = a.is(|state| state.source.trouble.is_some()).await;
     assert!(!state.connected && state.waiting == 1);
     nats.run();
-    b.told_of(&["early"]).await;
+    // said to nobody perhaps, if a was there first
+    within(b.notes.starts.subscribe().wait_for(|starts| *starts == 1)).await.unwrap();
+    a.is(|state| state.waiting == 0).await;
     acquainted(&[&a, &b]).await;
+    a.write("late");
+    b.told_of(&["late"]).await;
+    assert!(!a.distrusts() && !b.distrusts());
 }
 
 #[tokio::test]
@@ -304,6 +349,9 @@ async fn no_change_is_lost_when_nats_dies_in_the_middle() {
         let Some(mut nats) = nats else { return };
         let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
         acquainted(&[&a, &b]).await;
+        if with_stream {
+            in_stream(&[&a, &b]).await;
+        }
         let all: Vec<String> = (0..20_000).map(|n| format!("k{n}")).collect();
         for key in &all {
             a.write(key);
@@ -330,7 +378,7 @@ async fn a_server_that_was_stopped_catches_up() {
     let Some(nats) = Nats::with_jetstream() else { return };
     let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
     acquainted(&[&a, &b]).await;
-    assert!(a.peers.state().stream);
+    in_stream(&[&a, &b]).await;
     b.stop().await;
     a.write("missed/1");
     a.remove("missed/2");
@@ -344,10 +392,34 @@ async fn a_server_that_was_stopped_catches_up() {
 }
 
 #[tokio::test]
+async fn a_stream_that_cannot_be_had_yet_is_taken_up_in_the_middle() {
+    let Some(nats) = Nats::with_jetstream() else { return };
+    let stranger = async_nats::jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    let in_the_way = stream::Config { name: "other".into(), subjects: vec!["fasts3.>".into()], ..Default::default() };
+    within(stranger.create_stream(in_the_way)).await.unwrap();
+    let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
+    acquainted(&[&a, &b]).await;
+    a.write("without");
+    b.told_of(&["without"]).await;
+    assert!(!a.peers.state().stream);
+    stranger.delete_stream("other").await.unwrap();
+    in_stream(&[&a, &b]).await;
+    a.write("with");
+    b.told_of(&["with"]).await;
+    b.stop().await;
+    a.write("missed");
+    let b = Server::start(&nats, "b");
+    b.told_of(&["missed"]).await;
+    let state = a.peers.state();
+    assert_eq!((state.source.errors, a.distrusts()), (0, false), "nothing has failed, and nothing was missed");
+}
+
+#[tokio::test]
 async fn a_stream_survives_a_restart_of_nats() {
     let Some(mut nats) = Nats::with_jetstream() else { return };
     let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
     acquainted(&[&a, &b]).await;
+    in_stream(&[&a, &b]).await;
     for round in 0..3 {
         nats.kill();
         a.is(|state| !state.connected).await;
@@ -365,6 +437,7 @@ async fn a_stream_that_forgot_something_makes_everything_distrusted() {
     let Some(mut nats) = Nats::with_jetstream() else { return };
     let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
     acquainted(&[&a, &b]).await;
+    in_stream(&[&a, &b]).await;
     nats.kill();
     a.is(|state| !state.connected).await;
     std::fs::remove_dir_all(nats.dir().join("store")).unwrap();
@@ -474,6 +547,9 @@ async fn a_change_is_told_within_a_tenth_of_a_second() {
         let Some(nats) = nats else { return };
         let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
         acquainted(&[&a, &b]).await;
+        if with_stream {
+            in_stream(&[&a, &b]).await;
+        }
         let mut took = Vec::new();
         for n in 0..200 {
             let begun = Instant::now();
