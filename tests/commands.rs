@@ -5,6 +5,7 @@
 mod support;
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::Value;
 use support::{World, soon};
@@ -84,6 +85,43 @@ async fn refresh_asks_s3_now_and_warm_fetches_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn invalidate_distrusts_a_key_or_all_below_a_prefix() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    for key in ["dir/a", "dir/b", "other"] {
+        world.put(key, b"old");
+        assert_eq!(client.read(key).await.unwrap(), b"old");
+        world.put(key, b"newer");
+    }
+    world.quiet().await;
+    // The clock stands still: no check is due, and only the command asks.
+    let invalidate = async |prefix: &str| {
+        let done = json(&world, &["invalidate", prefix, "--json"]).await;
+        world.clock.advance(Duration::from_millis(1));
+        world.quiet().await;
+        done["applied"].as_u64().unwrap()
+    };
+    assert_eq!(invalidate("dir/a").await, 1);
+    assert_eq!(client.read("dir/a").await.unwrap(), b"newer");
+    assert_eq!(client.read("dir/b").await.unwrap(), b"old");
+    assert_eq!(invalidate("dir/").await, 1);
+    assert_eq!(client.read("dir/b").await.unwrap(), b"newer");
+    assert_eq!(client.read("other").await.unwrap(), b"old");
+    assert_eq!(invalidate("/").await, 1);
+    assert_eq!(client.read("other").await.unwrap(), b"newer");
+
+    let said = fasts3(&world, &["invalidate", "dir/"]).await;
+    assert!(said.status.success() && String::from_utf8_lossy(&said.stdout).starts_with("distrusted"), "{said:?}");
+    for (args, why) in [(&["dir/", "--peers"][..], "fasts3 serve --peers"), (&["\n".repeat(2_000).as_str()], "no key")]
+    {
+        let said = fasts3(&world, &[&["invalidate"], args].concat()).await;
+        let error = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!((said.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_on_the_same_cache_is_refused_with_one_line() {
     let world = World::new().await;
     let endpoint = world.s3.endpoint();
@@ -109,7 +147,7 @@ async fn a_second_server_on_the_same_cache_is_refused_with_one_line() {
 async fn commands_without_a_server_say_so() {
     let mut world = World::new().await;
     world.stop().await;
-    for command in [&["status"][..], &["why", "/x"], &["refresh", "/"], &["warm", "/"]] {
+    for command in [&["status"][..], &["why", "/x"], &["refresh", "/"], &["warm", "/"], &["invalidate", "/"]] {
         let said = fasts3(&world, command).await;
         assert_eq!(said.status.code(), Some(1), "{command:?}");
         assert_eq!(String::from_utf8_lossy(&said.stderr).lines().count(), 1, "{command:?}");

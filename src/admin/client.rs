@@ -92,7 +92,8 @@ fn is_nobody(error: &io::Error) -> bool {
 }
 
 fn with_path(endpoint: &str, path: &OsStr) -> String {
-    format!("{endpoint}?path={}", percent_encode(path.as_encoded_bytes(), NON_ALPHANUMERIC))
+    let mark = if endpoint.contains('?') { '&' } else { '?' };
+    format!("{endpoint}{mark}path={}", percent_encode(path.as_encoded_bytes(), NON_ALPHANUMERIC))
 }
 
 async fn exchange<S>(stream: S, request: Request<Body>) -> anyhow::Result<Value>

@@ -251,7 +251,8 @@ async fn refresh(State(backend): State<SharedBackend>, RawQuery(query): RawQuery
 }
 
 async fn invalidate(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
-    Ok(Json(backend.invalidate(&path(query)?).await?).into_response())
+    let peers = parameter(query.as_deref(), "peers=") == Some("true");
+    Ok(Json(backend.invalidate(&path(query)?, peers).await?).into_response())
 }
 
 async fn warm(State(backend): State<SharedBackend>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
@@ -321,7 +322,8 @@ impl IntoResponse for Refusal {
 /// The one table from our errors to HTTP's.
 fn status_of(error: &Error) -> StatusCode {
     match error {
-        Error::BadPath(_) | Error::BadKey(_) => StatusCode::BAD_REQUEST,
+        Error::BadPath(_) | Error::BadKey(_) | Error::NoPeers => StatusCode::BAD_REQUEST,
+        Error::PeersAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::NotFound(_) => StatusCode::NOT_FOUND,
         Error::Index(_) => StatusCode::INTERNAL_SERVER_ERROR,
         Error::Wait { source, .. } => match source {

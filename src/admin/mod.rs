@@ -55,6 +55,12 @@ pub enum Error {
         #[source]
         source: WaitError,
     },
+    /// It was started without `--peers`.
+    #[error("this server knows of no others: `fasts3 serve --peers` says how to reach them")]
+    NoPeers,
+    /// There is no NATS to tell them by.
+    #[error("not connected to {0}: nothing is invalidated; without --peers, it is on this server alone")]
+    PeersAway(String),
     /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -71,8 +77,9 @@ pub trait Backend: Send + Sync + 'static {
     fn why(&self, path: &[u8]) -> Result<Why, Error>;
     /// Asks S3 about a path and all below it.
     async fn refresh(&self, path: &[u8]) -> Result<Refreshed, Error>;
-    /// Distrusts a key of S3 below the mounted prefix, or all keys below one that is empty or ends in `/`.
-    async fn invalidate(&self, key: &[u8]) -> Result<Told, Error>;
+    /// Distrusts a key of S3 below the mounted prefix, or all keys below one that is empty or ends in `/`; with `peers` the
+    /// other servers are told to do the same.
+    async fn invalidate(&self, key: &[u8], peers: bool) -> Result<Invalidated, Error>;
     /// Fetches a path and all below it.
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error>;
     /// Waits until S3 has all changes of a path and below it (D5).
@@ -90,6 +97,17 @@ pub trait Backend: Send + Sync + 'static {
 pub struct Synced {
     /// What cannot be brought to S3; nothing, when S3 has everything.
     pub failures: Vec<Failure>,
+}
+
+/// What `invalidate` came to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Invalidated {
+    /// What it was here.
+    #[serde(flatten)]
+    pub told: Told,
+    /// The other servers that were heard of lately, and are told.
+    #[serde(default)]
+    pub peers: Vec<String>,
 }
 
 /// A conflict with its number.
@@ -136,6 +154,19 @@ pub struct State {
     pub started: Tick,
 }
 
+impl State {
+    /// Has the other servers distrust `key`; who they are.
+    fn tell_peers(&self, key: &Key) -> Result<Vec<String>, Error> {
+        let peers = self.peers.as_ref().ok_or(Error::NoPeers)?;
+        let state = peers.state();
+        if !state.connected {
+            return Err(Error::PeersAway(state.source.source));
+        }
+        peers.invalidate(key);
+        Ok(state.servers.into_iter().map(|server| server.host).collect())
+    }
+}
+
 #[async_trait]
 impl Backend for State {
     fn status(&self) -> Status {
@@ -155,11 +186,12 @@ impl Backend for State {
         self.revalidator.refresh(node.ino).await.map_err(|e| failed(path, e))
     }
 
-    async fn invalidate(&self, key: &[u8]) -> Result<Told, Error> {
+    async fn invalidate(&self, key: &[u8], peers: bool) -> Result<Invalidated, Error> {
         let text = std::str::from_utf8(key).ok().and_then(Key::new);
         let key = text.ok_or_else(|| Error::BadKey(String::from_utf8_lossy(key).into_owned()))?;
+        let peers = if peers { self.tell_peers(&key)? } else { Vec::new() };
         let hint = Hint { key, said: Said::Changed, sequencer: None, at: None, origin: Origin::Command };
-        Ok(self.intake.tell(vec![hint]).await)
+        Ok(Invalidated { told: self.intake.tell(vec![hint]).await, peers })
     }
 
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {

@@ -12,7 +12,7 @@ use super::*;
 use crate::admin::client::Client;
 use crate::admin::status::Status;
 use crate::admin::why::Why;
-use crate::admin::{Listed, Synced};
+use crate::admin::{Invalidated, Listed, Synced};
 use crate::index::Conflict;
 use crate::notify::Told;
 use crate::revalidate::{Refreshed, Warmed};
@@ -39,8 +39,12 @@ impl Backend for Echo {
         Ok(Refreshed { checked: path.len() as u64, changed: 0 })
     }
 
-    async fn invalidate(&self, key: &[u8]) -> Result<Told, Error> {
-        Ok(Told { applied: key.len(), ..Told::default() })
+    async fn invalidate(&self, key: &[u8], peers: bool) -> Result<Invalidated, Error> {
+        let told = Told { applied: key.len(), ..Told::default() };
+        match peers {
+            true => Err(Error::NoPeers),
+            false => Ok(Invalidated { told, peers: Vec::new() }),
+        }
     }
 
     async fn warm(&self, path: &[u8]) -> Result<Warmed, Error> {
