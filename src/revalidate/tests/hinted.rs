@@ -247,8 +247,70 @@ async fn prefix_distrusts_all_below_and_is_one_listing() {
     assert_eq!(t.tell_and_settle(vec![hint("d/", Said::Changed)]).await, applied(1));
     assert_eq!((t.rig.read_warm("d/a"), t.rig.read_warm("d/s/b")), ("two".into(), "two".into()));
     assert!(t.rig.known("d/n").is_some());
-    assert_eq!(t.rig.read_warm("e/c"), "one", "not below it");
+    let others = t.rig.known("e/c").unwrap();
+    assert_ne!(others.freshness.checked(), Tick::NEVER, "not below it");
     assert_eq!((t.rig.count(Request::List), t.rig.count(Request::Get)), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prefix_of_all_is_of_names_that_are_not_here_as_well() {
+    for said in [Key::new("d/").unwrap(), Key::root()] {
+        let t = Bench::new().await;
+        t.rig.warm("d/a", "one").await;
+        assert!(t.rig.find("d/b").await.unwrap().is_none());
+        let gate = t.rig.s3.faults().hold_answer(On::any());
+        let (revalidator, dir) = (t.rig.revalidator.clone(), t.rig.known("d/").unwrap().ino);
+        let before = tokio::spawn(async move { revalidator.look_up(dir, &name("c")).await });
+        within(gate.arrived()).await;
+        t.rig.bucket.put("d/b", "new", &[]);
+        t.rig.bucket.put("d/c", "new", &[]);
+        t.tell(vec![hint(said.as_str(), Said::Changed)]).await;
+        gate.release();
+        assert!(within(t.rig.find("d/c")).await.unwrap().is_some(), "asked again");
+        assert!(within(t.rig.find("d/b")).await.unwrap().is_some(), "its absence is forgotten");
+        drop(within(before).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listing_in_flight_that_was_sent_before_all_was_distrusted_settles_nothing() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    let gate = t.rig.s3.faults().hold_answer(Request::List);
+    let listing = t.rig.revalidator.list(t.rig.known("d/").unwrap().ino);
+    within(gate.arrived()).await;
+    t.rig.bucket.put("d/a", "two", &[]);
+    t.rig.clock.advance(Duration::from_millis(1));
+    t.rig.revalidator.distrust_all().await;
+    t.rig.clock.advance(Duration::from_millis(1));
+    gate.release();
+    within(listing.ended()).await.unwrap();
+    t.quiet().await;
+    assert_eq!(t.rig.known("d/").unwrap().freshness.checked(), Tick::NEVER);
+    t.rig.read_warm("d/a");
+    t.quiet().await;
+    assert_eq!(t.rig.read_warm("d/a"), "two");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_here_before_a_source_listened_is_asked_about_when_it_is_used() {
+    let t = Bench::new().await;
+    for key in ["a", "d/b", "d/c"] {
+        t.rig.warm(key, "one").await;
+        t.rig.bucket.put(key, "two", &[]);
+    }
+    t.rig.list("d").await;
+    t.quiet().await;
+    t.rig.s3.requests().reset();
+    t.rig.clock.advance(Duration::from_millis(1));
+    t.intake.distrust_all().await;
+    t.quiet().await;
+    assert_eq!(t.rig.s3.requests().total(), 0, "as after a start");
+    for key in ["a", "d/b"] {
+        assert_eq!(t.rig.read_warm(key), "one");
+        t.quiet().await;
+        assert_eq!(t.rig.read_warm(key), "two");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
