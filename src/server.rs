@@ -67,6 +67,7 @@ pub struct Server {
     index: Arc<Index>,
     revalidator: Arc<Revalidator>,
     writeback: Arc<Writeback>,
+    intake: Arc<Intake>,
     locks: Option<Arc<Locks>>,
     shutdown_timeout: Duration,
     /// Taken back first, so that nobody is sent to a port that is about to close.
@@ -194,7 +195,7 @@ impl Server {
             store: connected.writes,
             writeback: (!config.read_only).then(|| writeback.clone()),
             config: config.clone(),
-            intake,
+            intake: intake.clone(),
             health: health.clone(),
             sources: sources.health,
             peers: peers.clone(),
@@ -248,6 +249,7 @@ impl Server {
             index,
             revalidator,
             writeback,
+            intake,
             locks,
             shutdown_timeout: config.shutdown_timeout,
             registration,
@@ -285,6 +287,11 @@ impl Server {
     /// What brings changes to S3.
     pub fn writeback(&self) -> &Arc<Writeback> {
         &self.writeback
+    }
+
+    /// What takes hints, for whoever has sources of their own.
+    pub fn intake(&self) -> &Arc<Intake> {
+        &self.intake
     }
 
     /// Locks of clients; `None` with `--no-locks`.

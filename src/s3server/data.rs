@@ -169,6 +169,21 @@ struct Inner {
     has_opaque_tags: bool,
     /// Requests whose conditions are not minded.
     careless: BTreeSet<Kind>,
+    /// Who sees every change in the moment it is made.
+    witness: Option<Witness>,
+}
+
+type Witness = Box<dyn Fn(Change<'_>) + Send + Sync>;
+
+/// What a key has from now on.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// Where the key is.
+    pub bucket: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// Tag and size (bytes) of its new version; `None`: it has none any more.
+    pub version: Option<(&'a ETag, u64)>,
 }
 
 impl Inner {
@@ -176,6 +191,12 @@ impl Inner {
         let now = Time(clock.wall().0 / MILLISECOND_NS * MILLISECOND_NS);
         self.last_modified = now.max(Time(self.last_modified.0 + MILLISECOND_NS));
         self.last_modified
+    }
+
+    fn tell(&self, change: Change<'_>) {
+        if let Some(witness) = &self.witness {
+            witness(change);
+        }
     }
 
     fn bucket(&self, name: &str) -> Result<&Keys, Refusal> {
@@ -241,6 +262,11 @@ impl Data {
         self.inner.write().careless = kinds.iter().copied().collect();
     }
 
+    /// Has `witness` see every change from now on, under the lock: no request sees what it has not seen.
+    pub(super) fn set_witness(&self, witness: impl Fn(Change<'_>) + Send + Sync + 'static) {
+        self.inner.write().witness = Some(Box::new(witness));
+    }
+
     /// Whether tags tell nothing of the bytes from now on.
     pub(super) fn set_opaque_tags(&self, opaque: bool) {
         self.inner.write().has_opaque_tags = opaque;
@@ -301,6 +327,7 @@ impl Data {
         if let Some(old) = keys.insert(key.into(), version.clone()) {
             self.discard(bucket, &old);
         }
+        inner.tell(Change { bucket, key, version: Some((&version.etag, version.blob.len())) });
         Ok(version)
     }
 
@@ -311,6 +338,7 @@ impl Data {
         let keys = inner.buckets.get_mut(bucket).ok_or(Refusal::NoSuchBucket)?;
         let Some(old) = keys.remove(key) else { return Ok(false) };
         self.discard(bucket, &old);
+        inner.tell(Change { bucket, key, version: None });
         Ok(true)
     }
 

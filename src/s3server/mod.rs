@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::blob::generated;
 pub use self::bucket::{Bucket, Stored};
+pub use self::data::Change;
 pub use self::faults::{Fault, Faults, Gate, On, Requests};
 pub use self::request::Kind;
 use crate::types::Clock;
@@ -131,6 +132,12 @@ impl S3Server {
     /// A bucket as somebody else sees and changes it, without a request; made if it is not there.
     pub fn bucket(&self, name: &str) -> Bucket {
         Bucket::open(self.data.clone(), name)
+    }
+
+    /// Has `witness` see every write and removal, whoever makes it, in the moment it takes effect. It must not ask the
+    /// server anything.
+    pub fn set_witness(&self, witness: impl Fn(Change<'_>) + Send + Sync + 'static) {
+        self.data.set_witness(witness);
     }
 
     /// Closes all connections and waits until they are.
