@@ -240,5 +240,6 @@ impl Bounds {
     }
 }
 
+#[cfg(test)]
 #[path = "checker_tests.rs"]
 mod tests;

@@ -146,21 +146,28 @@ async fn read(
     Ok(if fits && shown == history::of_size(base, attr.size) { shown } else { Shown::Torn })
 }
 
-/// Reads at one server until `stop`, with a pause of up to so many microseconds between two requests.
-pub async fn read_on(world: Arc<World>, server: usize, mut random: Random, pause: u64, stop: CancellationToken) {
+/// How somebody reads.
+#[derive(Clone, Copy)]
+pub struct Reading {
+    /// The longest pause between two requests.
+    pub pause: Duration,
+    /// Whether directories are listed, too.
+    pub lists: bool,
+}
+
+/// Reads at one server until `stop`.
+pub async fn read_on(world: Arc<World>, server: usize, mut random: Random, reading: Reading, stop: CancellationToken) {
     let mut visitor = Visitor::new(&world, server);
     while !stop.is_cancelled() {
         let key = random.below(world.setup.keys as u64) as usize;
         let how = match random.below(40) {
-            0 => How::List,
-            1..=12 => How::Lookup,
+            0 if reading.lists => How::List,
+            0..=12 => How::Lookup,
             13..=25 => How::Getattr,
             _ => How::Read,
         };
         visitor.ask(key, how, &mut random).await;
-        if pause > 0 {
-            tokio::time::sleep(random.micros(pause)).await;
-        }
+        tokio::time::sleep(random.micros(reading.pause.as_micros() as u64)).await;
     }
 }
 

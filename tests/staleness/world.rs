@@ -37,6 +37,9 @@ pub struct News {
     pub number: u64,
     /// `None`: removed.
     pub version: Option<(ETag, u64)>,
+    /// When it was made, for whoever is interested.
+    #[allow(dead_code)]
+    pub at: Instant,
 }
 
 pub struct World {
@@ -118,8 +121,7 @@ impl World {
     fn config(&self, server: usize, cache: &TempDir) -> Config {
         let (endpoint, cache) = (self.s3.endpoint(), cache.path().to_str().unwrap());
         let recheck = format!("{}ms", self.setup.recheck.as_millis());
-        let mut line =
-            vec!["serve", "s3://bucket", "--lazy", "--no-sign-request", "--listen", "127.0.0.1:0", "--admin", "off"];
+        let mut line = vec!["serve", "s3://bucket", "--lazy", "--listen", "127.0.0.1:0", "--admin", "off"];
         line.extend(["--uid", "0", "--gid", "0", "--cache-size", "1GiB", "--region", "us-east-1"]);
         line.extend([
             "--small-object",
@@ -196,5 +198,6 @@ fn read(change: &Change<'_>, are_small: bool, removals: &[AtomicU64]) -> Option<
             shown => panic!("{} bytes of {} in S3: {shown:?}", size, change.key),
         },
     };
-    Some(News { key, number, version: change.version.map(|(etag, size)| (etag.clone(), size)) })
+    let version = change.version.map(|(etag, size)| (etag.clone(), size));
+    Some(News { key, number, version, at: Instant::now() })
 }
