@@ -86,9 +86,12 @@ impl Revalidator {
     /// here: the directory is new, or the name was removed or renamed here.
     pub fn is_absent(&self, dir: &Arc<Node>, name: &Name) -> bool {
         let now = self.clock.now();
-        let is_fresh = |asked: Tick| asked != Tick::NEVER && now.since(asked) < self.recheck(asked);
-        (dir.listed && is_fresh(dir.freshness.checked()))
-            || self.absences.0.get(&Sought(dir.ino, name)).is_some_and(is_fresh)
+        let holds = |asked: &Tick| {
+            *asked != Tick::NEVER && now.since(*asked) < self.recheck(*asked) && !self.was_said(dir.ino, name, *asked)
+        };
+        let listed = dir.listed.then(|| dir.freshness.checked());
+        listed.as_ref().is_some_and(holds)
+            || self.absences.0.get(&Sought(dir.ino, name)).as_ref().is_some_and(holds)
             || self.is_ours(dir)
             || self.index.has_left(dir.ino, name).unwrap_or(false)
     }
@@ -154,10 +157,7 @@ impl Revalidator {
 
     /// Remembers that S3 did not have `name` when it was asked at `sent`, unless somebody has said since that it does.
     fn remember_absence(&self, name: (Ino, Name), prefix: &Key, sent: Tick) {
-        let said = || {
-            let keys = asked_for(&name.1).into_iter().filter_map(|c| Key::new(&format!("{}{}", &**prefix, c.suffix())));
-            keys.filter_map(|key| self.recent.since(&key, sent)).next().is_some()
-        };
+        let said = || self.was_said_below(prefix, &name.1, sent);
         if said() {
             return;
         }
@@ -166,6 +166,18 @@ impl Revalidator {
         if said() {
             self.absences.forget(&name);
         }
+    }
+
+    /// Whether somebody has said something of `name` since S3 was asked at `sent`. What was here then may be gone by an
+    /// older answer since: then no hint has told the directory to forget that.
+    fn was_said(&self, dir: Ino, name: &Name, sent: Tick) -> bool {
+        self.recent.is_anything_since(sent)
+            && matches!(self.index.remote_prefix(dir), Ok(Some(prefix)) if self.was_said_below(&prefix, name, sent))
+    }
+
+    fn was_said_below(&self, prefix: &Key, name: &Name, sent: Tick) -> bool {
+        let keys = asked_for(name).into_iter().filter_map(|c| Key::new(&format!("{}{}", &**prefix, c.suffix())));
+        keys.filter_map(|key| self.recent.since(&key, sent)).next().is_some()
     }
 
     /// Tells the index, and takes in what came along before anybody can ask for it.

@@ -45,9 +45,14 @@ impl Recent {
         }
     }
 
+    /// Whether anything was said at `sent` or later.
+    pub(in crate::revalidate) fn is_anything_since(&self, sent: Tick) -> bool {
+        self.newest.load(Ordering::Acquire) >= sent.0
+    }
+
     /// When something was said of `key` or all around it, at `sent` or later.
     pub(in crate::revalidate) fn since(&self, key: &Key, sent: Tick) -> Option<Tick> {
-        if self.newest.load(Ordering::Acquire) < sent.0 {
+        if !self.is_anything_since(sent) {
             return None;
         }
         let around = |(prefix, at): &(Key, Tick)| key.starts_with(prefix.as_str()).then_some(*at);

@@ -111,6 +111,26 @@ async fn listing_in_flight_that_was_sent_before_the_hint_settles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn name_that_came_back_is_found_though_its_end_is_learned_after_the_hint() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    t.rig.list("d").await;
+    t.quiet().await;
+    t.rig.bucket.delete("d/a");
+    let gate = t.rig.s3.faults().hold_answer(Request::Get);
+    t.tell(vec![hint("d/a", Said::Changed)]).await;
+    within(gate.arrived()).await;
+    t.rig.bucket.put("d/a", "two", &[]);
+    t.tell(vec![written("d/a")]).await;
+    gate.release();
+    t.quiet().await;
+    assert!(t.rig.known("d/a").is_none(), "S3 had none when it was asked");
+    let dir = t.rig.known("d/").unwrap();
+    assert!(!t.rig.revalidator.is_absent(&dir, &name("a")), "the listing of the directory is older than the hint");
+    assert_eq!(t.rig.read("d/a").await, "two");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_name_is_in_the_next_readdir_of_a_listed_directory() {
     let t = Bench::new().await;
     t.rig.warm("d/a", "one").await;
