@@ -3,7 +3,7 @@
 //!
 //! FASTS3_STALENESS_SECS (3) is how long each test goes on, FASTS3_SEED repeats one (but for what the threads do).
 
-#![allow(unreachable_pub, clippy::unwrap_used)]
+#![allow(unreachable_pub, clippy::print_stdout, clippy::unwrap_used)]
 
 mod checker;
 mod hints;
