@@ -47,6 +47,9 @@ enum Args {
         /// How many objects have changed.
         #[arg(long, default_value_t = 100_000)]
         objects: usize,
+        /// Which wave it is: its events come after those of the one before.
+        #[arg(long, default_value_t = 1)]
+        round: usize,
     },
 }
 
@@ -54,7 +57,7 @@ enum Args {
 async fn main() {
     match Args::parse() {
         Args::Latency { puts } => latency(puts).await,
-        Args::Wave { to, secret, objects } => wave(to, secret, objects).await,
+        Args::Wave { to, secret, objects, round } => wave(to, secret, round, objects).await,
     }
 }
 
@@ -168,9 +171,9 @@ const EVENTS: usize = 10;
 /// Senders at once.
 const SENDERS: usize = 16;
 
-async fn wave(to: SocketAddr, secret: String, objects: usize) {
+async fn wave(to: SocketAddr, secret: String, round: usize, objects: usize) {
     let (begun, next) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
-    let senders = (0..SENDERS).map(|_| tokio::spawn(send(to, secret.clone(), objects, next.clone())));
+    let senders = (0..SENDERS).map(|_| tokio::spawn(send(to, secret.clone(), (round, objects), next.clone())));
     for sent in futures::future::join_all(senders).await {
         sent.unwrap();
     }
@@ -178,7 +181,7 @@ async fn wave(to: SocketAddr, secret: String, objects: usize) {
 }
 
 /// Posts messages until all objects were told of; an answer means that they were taken.
-async fn send(to: SocketAddr, secret: String, objects: usize, next: Arc<AtomicUsize>) {
+async fn send(to: SocketAddr, secret: String, (round, objects): (usize, usize), next: Arc<AtomicUsize>) {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
     loop {
@@ -186,7 +189,7 @@ async fn send(to: SocketAddr, secret: String, objects: usize, next: Arc<AtomicUs
         if first >= objects {
             return;
         }
-        let records: Vec<_> = (first..objects.min(first + EVENTS)).map(record).collect();
+        let records: Vec<_> = (first..objects.min(first + EVENTS)).map(|i| record(i, round)).collect();
         let body = format!(r#"{{"Records":[{}]}}"#, records.join(","));
         let length = body.len();
         let head = format!(
@@ -203,9 +206,8 @@ async fn send(to: SocketAddr, secret: String, objects: usize, next: Arc<AtomicUs
     }
 }
 
-fn record(i: usize) -> String {
+fn record(i: usize, round: usize) -> String {
     format!(
-        r#"{{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{{"bucket":{{"name":"bench"}},"object":{{"key":"f{i:06}","size":100,"eTag":"d41d8cd98f00b204e9800998ecf8427e","sequencer":"{:016X}"}}}}}}"#,
-        i + 1
+        r#"{{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{{"bucket":{{"name":"bench"}},"object":{{"key":"f{i:06}","size":100,"eTag":"d41d8cd98f00b204e9800998ecf8427e","sequencer":"{round:016X}"}}}}}}"#
     )
 }
