@@ -170,7 +170,10 @@ fn events(status: &Status) -> String {
     match (&events.source, events.healthy) {
         (None, _) => "none: S3 is asked behind the answers".into(),
         (Some(source), true) => format!("from {source}, {} ms behind{missed}{saved}", events.lag_ms.unwrap_or(0)),
-        (Some(source), false) => format!("{source} is not healthy: S3 is asked behind the answers{missed}{saved}"),
+        (Some(source), false) => {
+            let why = events.error.as_ref().map(|error| format!("\n           {error}")).unwrap_or_default();
+            format!("{source} is not healthy: S3 is asked behind the answers{missed}{saved}{why}")
+        }
     }
 }
 
