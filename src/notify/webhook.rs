@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -138,10 +138,14 @@ async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
 }
 
 async fn read_body(body: Body) -> Result<String, (StatusCode, &'static str)> {
+    const TOO_LONG: (StatusCode, &str) = (StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB, or cut short");
+    if body.size_hint().lower() > MAX_MESSAGE_BYTES as u64 {
+        return Err(TOO_LONG);
+    }
     let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_MESSAGE_BYTES));
     let bytes = match read.await {
         Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body does not come")),
-        Ok(Err(_)) => return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MiB, or cut short")),
+        Ok(Err(_)) => return Err(TOO_LONG),
         Ok(Ok(bytes)) => bytes,
     };
     String::from_utf8(bytes.into()).map_err(|_| (StatusCode::BAD_REQUEST, "the body is not UTF-8"))
