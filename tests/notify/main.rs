@@ -1,10 +1,15 @@
 //! Events of an S3 that is not ours, through a queue that is not ours: moto's.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod http;
 #[path = "../store/moto.rs"]
 #[allow(dead_code)]
 mod moto;
+mod pushed;
+mod served;
 mod setup;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,9 +18,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration};
+use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration, TopicConfiguration};
 use aws_sdk_sqs::types::QueueAttributeName;
-use fasts3::config::{NewObjects, S3Config};
+use fasts3::config::{EventSource, NewObjects, S3Config};
 use fasts3::notify::sqs::{self, Sqs};
 use fasts3::notify::{Hint, Origin, QueueUrl, Said, Scope, Source, SourceHealth, Tell, Told, setup as wiring};
 use fasts3::store::{Connected, Connecting, Timing, connect_with};
@@ -70,6 +75,65 @@ impl World {
         let plan = wiring::Plan::new(BUCKET, prefix, queue);
         let service = wiring::service(&self.connected);
         wiring::apply(&plan, &self.s3, &service).await.unwrap().url
+    }
+
+    /// A queue to which nothing is sent.
+    async fn queue(&self, name: &str) -> QueueUrl {
+        let made = wiring::service(&self.connected).create_queue().queue_name(name).send().await.unwrap();
+        made.queue_url().unwrap().parse().unwrap()
+    }
+
+    /// Has the bucket send its events to these queues, by way of a topic.
+    async fn send_to_topic(&self, queues: &[&str]) {
+        let topic = "arn:aws:sns:us-east-1:123456789012:topic";
+        self.sns("Action=CreateTopic&Name=topic").await;
+        for queue in queues {
+            let arn = format!("arn:aws:sqs:us-east-1:123456789012:{queue}");
+            self.sns(&format!("Action=Subscribe&TopicArn={topic}&Protocol=sqs&Endpoint={arn}")).await;
+        }
+        let topic = TopicConfiguration::builder().topic_arn(topic);
+        let topic = topic.events(Event::from("s3:ObjectCreated:*")).events(Event::from("s3:ObjectRemoved:*"));
+        let all = NotificationConfiguration::builder().topic_configurations(topic.build().unwrap()).build();
+        let put = self.s3.put_bucket_notification_configuration().bucket(BUCKET).notification_configuration(all);
+        put.send().await.unwrap();
+    }
+
+    async fn sns(&self, form: &str) {
+        let headers = [
+            "Authorization: AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/sns/aws4_request, \
+             SignedHeaders=host, Signature=0",
+            "Content-Type: application/x-www-form-urlencoded",
+        ];
+        let answer = http::post(&self.moto.address(), "/", &headers, &format!("{form}&Version=2010-03-31")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+
+    /// Waits until nothing is in the queue, nor with somebody who received it.
+    async fn empties(&self, url: &QueueUrl) {
+        let sqs = self.sqs(url);
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        ];
+        let empty = async {
+            loop {
+                let ask = sqs.get_queue_attributes().queue_url(url.as_str()).set_attribute_names(Some(names.to_vec()));
+                let told = ask.send().await.unwrap();
+                if told.attributes().unwrap().values().all(|n| n == "0") {
+                    return;
+                }
+            }
+        };
+        soon(empty).await;
+    }
+
+    /// Nobody is told of anything any more.
+    async fn forget_notifications(&self) {
+        self.have_others_set_up().await;
+    }
+
+    async fn remove(&self, key: &str) {
+        self.s3.delete_object().bucket(BUCKET).key(key).send().await.unwrap();
     }
 
     async fn put(&self, key: &str, bytes: &'static [u8]) -> ETag {
@@ -143,7 +207,7 @@ async fn what_changes_in_s3_comes_out_of_the_queue() {
     let key = "a/red flower+ü/100%.jpg";
     let etag = world.put(key, b"hello").await;
     world.put("b/elsewhere", b"x").await;
-    world.s3.delete_object().bucket(BUCKET).key(key).send().await.unwrap();
+    world.remove(key).await;
     let told = tell.until(|told| told.iter().any(|hint| hint.said == Said::Removed)).await;
     let expected = Said::Written { etag: Some(etag), size: Some(5) };
     assert!(told.iter().any(|hint| hint.said == expected), "{told:?}");
@@ -160,19 +224,7 @@ async fn handled_messages_leave_the_queue_empty() {
         world.put(&format!("k{n}"), b"x").await;
     }
     tell.until(|told| told.len() == 30).await;
-    let sqs = world.sqs(&url);
-    let names =
-        [QueueAttributeName::ApproximateNumberOfMessages, QueueAttributeName::ApproximateNumberOfMessagesNotVisible];
-    let empty = async {
-        loop {
-            let ask = sqs.get_queue_attributes().queue_url(url.as_str()).set_attribute_names(Some(names.to_vec()));
-            let told = ask.send().await.unwrap();
-            if told.attributes().unwrap().values().all(|n| n == "0") {
-                return;
-            }
-        }
-    };
-    soon(empty).await;
+    world.empties(&url).await;
     assert_eq!((health.state().hints, tell.0.borrow().len()), (30, 30), "each once");
 }
 

@@ -9,14 +9,19 @@ use tokio::process::Command;
 use super::*;
 
 /// Runs `fasts3 events` and ends it if it hangs.
-async fn run(world: &World, args: &[&str]) -> Output {
+pub(super) async fn run(world: &World, args: &[&str]) -> Output {
+    let place = ["--endpoint-url", &world.moto.endpoint(), "--region", "us-east-1"];
+    fasts3(&[&["events"], args, &place].concat()).await
+}
+
+/// The same of any command.
+pub(super) async fn fasts3(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fasts3"));
-    command.arg("events").args(args).args(["--endpoint-url", &world.moto.endpoint(), "--region", "us-east-1"]);
-    command.env("AWS_ACCESS_KEY_ID", "AKIATEST").env("AWS_SECRET_ACCESS_KEY", "secret").kill_on_drop(true);
+    command.args(args).env("AWS_ACCESS_KEY_ID", "AKIATEST").env("AWS_SECRET_ACCESS_KEY", "secret").kill_on_drop(true);
     soon(command.output()).await.unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub(super) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 

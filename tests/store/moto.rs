@@ -1,6 +1,7 @@
 //! moto, an S3 in Python, as a process of its own. `scripts/test` installs it and names it in
 //! `FASTS3_MOTO_SERVER`; without it the test says that it is skipped, and fails in CI.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -9,12 +10,13 @@ use aws_sdk_s3::config::{Credentials, Region};
 
 /// A running moto server; dropping it ends it.
 pub(crate) struct Moto {
-    child: Child,
+    program: OsString,
     port: u16,
+    running: Option<Child>,
 }
 
 impl Moto {
-    /// Starts a server and waits until it says that it serves.
+    /// Starts a server.
     pub(crate) async fn start() -> Option<Moto> {
         let Some(program) = std::env::var_os("FASTS3_MOTO_SERVER") else {
             assert!(
@@ -26,11 +28,18 @@ impl Moto {
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut moto = Moto { program, port, running: None };
+        moto.run().await;
+        Some(moto)
+    }
+
+    /// Starts it, empty and on the same port as before, and waits until it says that it serves.
+    pub(crate) async fn run(&mut self) {
+        let mut command = Command::new(&self.program);
+        command.args(["-H", "127.0.0.1", "-p", &self.port.to_string()]).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let moto = Moto { child, port };
+        self.running = Some(child);
         tokio::task::spawn_blocking(move || {
             let ready = log.by_ref().map_while(Result::ok).any(|line| line.contains("Running on"));
             assert!(ready, "moto ended before it served");
@@ -39,7 +48,14 @@ impl Moto {
         })
         .await
         .unwrap();
-        Some(moto)
+    }
+
+    /// Kills it; it forgets everything.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// Somebody else's client of it.
@@ -54,13 +70,16 @@ impl Moto {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address())
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 }
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }

@@ -193,10 +193,10 @@ fn runtime() -> tokio::runtime::Runtime {
 pub fn config<'a>(endpoint: &'a str, cache: &'a TempDir, flags: impl IntoIterator<Item = &'a str>) -> Config {
     let cache = cache.path().to_str().unwrap();
     let mut args = vec!["serve", "s3://bucket", "--cache", cache, "--endpoint-url", endpoint, "--region", "us-east-1"];
-    args.extend(["--admin", "off", "--recheck", "1s", "--uid", "0", "--gid", "0"]);
+    args.extend(["--admin", "off", "--uid", "0", "--gid", "0"]);
     args.extend(flags);
     // unlike the default, a fixed size leaves room also where the disk is nearly full
-    for default in [["--listen", "127.0.0.1:0"], ["--cache-size", "8GiB"]] {
+    for default in [["--listen", "127.0.0.1:0"], ["--cache-size", "8GiB"], ["--recheck", "1s"]] {
         if !args.contains(&default[0]) {
             args.extend(default);
         }
