@@ -17,7 +17,7 @@ use crate::notify::peers::{Pace, Papers, Settings};
 #[command(next_help_heading = "Other servers")]
 pub struct PeersArgs {
     /// NATS servers over which servers of one bucket tell each other what they have changed, as in
-    /// nats://HOST[:PORT],tls://HOST. A user and password or a token may stand before the host; give those in the
+    /// nats://HOST:PORT,tls://HOST. A user and password or a token may stand before the host; give those in the
     /// environment, where nobody sees them
     #[arg(long, env = "FASTS3_PEERS", hide_env_values = true, value_name = "URL[,URL]")]
     pub peers: Option<Unread>,
