@@ -1,7 +1,7 @@
 //! Whole servers that hear of changes through moto's queues, and a client that reads there. By themselves they would look
 //! again in an hour: what is fresh was told.
 
-use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use fasts3::admin::client::Client as Control;
 use fasts3::admin::status::Status;
@@ -156,10 +156,11 @@ async fn what_a_server_writes_itself_comes_back_and_is_no_news() {
     soon(served.server.writeback().synced(None)).await.unwrap();
     served.quiet().await;
     let before = served.status().await.s3.requests_by_kind;
+    let now = UNIX_EPOCH + Duration::from_nanos(u64::try_from(Clock::system().wall().0).unwrap());
     // moto sends it before it answers the PUT, S3 a while after that
     let there = world.s3.head_object().bucket(BUCKET).key("mine").send().await.unwrap();
     let event = json!({"Records": [{"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
-        "eventTime": humantime::format_rfc3339_millis(SystemTime::now()).to_string(), "s3": {"bucket": {"name": BUCKET},
+        "eventTime": humantime::format_rfc3339_millis(now).to_string(), "s3": {"bucket": {"name": BUCKET},
         "object": {"key": "mine", "size": 9, "eTag": there.e_tag().unwrap().trim_matches('"'), "sequencer": "1"}}}]});
     let send = world.sqs(&url).send_message().queue_url(url.as_str()).message_body(event.to_string());
     send.send().await.unwrap();
