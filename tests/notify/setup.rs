@@ -86,13 +86,20 @@ async fn program_says_what_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn printing_needs_neither_credentials_nor_network() {
-    for form in ["json", "cli", "terraform"] {
+    let print = async |form: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fasts3"));
-        command.args(["events", "setup", "s3://media/a", "--host", "web1", "--print", form]).env_clear();
+        command.args(["events", "setup", "s3://media/a b", "--host", "web1", "--print", form]).env_clear();
         let printed = soon(command.output()).await.unwrap();
         assert!(printed.status.success(), "{}", out(&printed));
-        assert!(out(&printed).contains("fasts3-media-a-web1"), "{}", out(&printed));
-    }
+        assert!(out(&printed).contains("fasts3-media-a-b-web1"), "{}", out(&printed));
+        String::from_utf8(printed.stdout).unwrap()
+    };
+    let json: serde_json::Value = serde_json::from_str(&print("json").await).unwrap();
+    assert_eq!(json["queue"]["QueueName"], "fasts3-media-a-b-web1");
+    let script = print("cli").await;
+    let parsed = soon(Command::new("sh").args(["-n", "-c", &script]).output()).await.unwrap();
+    assert!(parsed.status.success() && parsed.stderr.is_empty(), "{}", out(&parsed));
+    assert!(print("terraform").await.contains("filter_prefix = \"a b/\""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,5 @@
 //! The same for those who make things with tools of their own: JSON, a script for the AWS CLI, Terraform.
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
 
 use super::{EVENTS, Plan, RETENTION_SECONDS, WAIT_SECONDS};
@@ -93,23 +91,24 @@ aws s3api put-bucket-notification-configuration{region} --bucket {bucket} --noti
 {notification}
 END
 )"
-echo "fasts3 serve s3://{bucket} --events sqs=$url ..."
-"#
+printf '%s\n' "fasts3 serve s3://{bucket}/{prefix} --events sqs=$url ..."
+"#,
+            prefix = for_shell(&self.prefix).replace('"', "\\\""),
         )
     }
 
     fn terraform(&self) -> String {
         let Plan { bucket, queue, .. } = self;
-        let mut text = format!(
+        format!(
             r#"# Sends the events of bucket {bucket} to the SQS queue {queue}.
 # A bucket has one aws_s3_bucket_notification: where there is one already, add the queue block to it.
 
 data "aws_caller_identity" "fasts3" {{}}
 
 resource "aws_sqs_queue" "fasts3" {{
-  name                       = {queue}
-  message_retention_seconds  = {RETENTION_SECONDS}
-  receive_wait_time_seconds  = {WAIT_SECONDS}
+  name                      = {queue}
+  message_retention_seconds = {RETENTION_SECONDS}
+  receive_wait_time_seconds = {WAIT_SECONDS}
 }}
 
 resource "aws_sqs_queue_policy" "fasts3" {{
@@ -133,23 +132,24 @@ resource "aws_sqs_queue_policy" "fasts3" {{
 resource "aws_s3_bucket_notification" "fasts3" {{
   bucket = {bucket_name}
   queue {{
-    id        = {queue}
-    queue_arn = aws_sqs_queue.fasts3.arn
-    events    = {events}
+    id            = {queue}
+    queue_arn     = aws_sqs_queue.fasts3.arn
+    events        = [{events}]
+    filter_prefix = {prefix}
+  }}
+  depends_on = [aws_sqs_queue_policy.fasts3]
+}}
+
+output "fasts3_events" {{
+  value = "sqs=${{aws_sqs_queue.fasts3.id}}"
+}}
 "#,
             queue = quoted(queue),
             bucket_arn = quoted(&format!("arn:aws:s3:::{bucket}")),
             bucket_name = quoted(bucket),
-            events = json!(EVENTS),
-        );
-        if !self.prefix.is_empty() {
-            let _ = writeln!(text, "    filter_prefix = {}", quoted(&self.prefix));
-        }
-        text.push_str(
-            "  }\n  depends_on = [aws_sqs_queue_policy.fasts3]\n}\n\n\
-             output \"fasts3_events\" {\n  value = \"sqs=${aws_sqs_queue.fasts3.id}\"\n}\n",
-        );
-        text
+            events = EVENTS.map(quoted).join(", "),
+            prefix = if self.prefix.is_empty() { "null".to_owned() } else { quoted(&self.prefix) },
+        )
     }
 }
 
@@ -159,8 +159,12 @@ const ACCOUNT: &str = "@ACCOUNT_ID@";
 
 /// `document` so that the shell changes nothing of it but these.
 fn in_here_document(document: &Value) -> String {
-    let text = document.to_string().replace('\\', "\\\\").replace('$', "\\$").replace('`', "\\`");
-    text.replace(ARN, "$arn").replace(ACCOUNT, "$account")
+    for_shell(&document.to_string()).replace(ARN, "$arn").replace(ACCOUNT, "$account")
+}
+
+/// `text` so that the shell changes nothing of it; quotes are as they were.
+fn for_shell(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('$', "\\$").replace('`', "\\`")
 }
 
 /// A string of Terraform.
@@ -194,7 +198,7 @@ mod tests {
     fn terraform_quotes_what_it_would_take_for_its_own() {
         let printed = Plan::new("media", "${x}%{y}/", "q").print(Form::Terraform, None);
         assert!(printed.contains(r#"filter_prefix = "$${x}%%{y}/""#), "{printed}");
-        assert!(!Plan::new("media", "", "q").print(Form::Terraform, None).contains("filter_prefix"));
+        assert!(Plan::new("media", "", "q").print(Form::Terraform, None).contains("filter_prefix = null\n"));
     }
 
     /// Runs the script with a shell, and in the place of `aws` one that shows what it was called with.
@@ -224,6 +228,7 @@ esac
         assert_eq!(policy, plan().policy_for("arn:aws:sqs:eu-west-1:123456789012:q", "123456789012"));
         let notification: Value = serde_json::from_str(lines[1]).unwrap();
         assert_eq!(notification, plan().notification_for("arn:aws:sqs:eu-west-1:123456789012:q"));
-        assert!(lines[2].contains("--events sqs=http://sqs/123456789012/q"), "{out}");
+        let serve = format!("fasts3 serve s3://media/{} --events sqs=http://sqs/123456789012/q ...", plan().prefix);
+        assert_eq!(lines[2], serve);
     }
 }
