@@ -167,8 +167,8 @@ async fn set_up(args: SetupArgs, config: S3Config) -> anyhow::Result<()> {
     let verb = if made.was_there { "was there" } else { "made" };
     output::print(&format!(
         "queue {} {verb}, and s3://{bucket}/{prefix} sends its events to it\n\
-         serve with:  --events sqs={url}\n\
-         check with:  fasts3 events check s3://{bucket}/{prefix} --events sqs={url}",
+         check with:  fasts3 events check s3://{bucket}/{prefix} --events sqs={url}\n\
+         serve with:  fasts3 serve s3://{bucket}/{prefix} --cache DIR --events sqs={url}",
         plan.queue,
         url = made.url,
     ))
@@ -223,10 +223,10 @@ impl Look<'_> {
                 for finding in findings {
                     self.tell(finding)?;
                 }
-                if is_there { self.probe(&check, Some(&queue)).await } else { Ok(()) }
+                if is_there { self.probe(&check, source, Some(&queue)).await } else { Ok(()) }
             }
             EventSource::Webhook(_) => match self.server().await {
-                Some(_) => self.probe(&check, None).await,
+                Some(_) => self.probe(&check, source, None).await,
                 None => self.tell(Finding::wrong(
                     "what comes to a webhook is known to its server alone: start it, and give its --cache",
                 )),
@@ -235,20 +235,31 @@ impl Look<'_> {
     }
 
     /// The server of `--cache`, if it runs: then it takes the events, and is the one to ask.
-    async fn server(&self) -> Option<Client> {
+    async fn server(&self) -> Option<Server> {
         let client = Client::new(self.args.cache.as_deref()?);
-        client.get("/status").await.is_ok().then_some(client)
+        let status = client.get("/status").await.ok()?;
+        Some(Server { client, status })
     }
 
-    async fn probe(&mut self, check: &Check<'_>, queue: Option<&Queue<'_>>) -> anyhow::Result<()> {
+    async fn probe(
+        &mut self,
+        check: &Check<'_>,
+        source: &EventSource,
+        queue: Option<&Queue<'_>>,
+    ) -> anyhow::Result<()> {
         let server = self.server().await;
+        if server.as_ref().is_some_and(|server| state(&server.status, source).is_none()) {
+            return self.tell(Finding::wrong(format!(
+                "the running server does not listen to that: start it with --events {source}"
+            )));
+        }
         let probe = match check.probe().await {
             Ok(probe) => probe,
             Err(finding) => return self.tell(finding),
         };
         let patience = self.args.timeout;
         let came = match (&server, queue) {
-            (Some(server), _) => tokio::time::timeout(patience, seen_by(server, &probe)).await.is_ok(),
+            (Some(server), _) => tokio::time::timeout(patience, seen_by(&server.client, source, &probe)).await.is_ok(),
             (None, Some(queue)) => probe.comes(queue, patience).await,
             (None, None) => false,
         };
@@ -261,38 +272,48 @@ impl Look<'_> {
     }
 }
 
-/// Waits until the server says that it got the probe's event.
-async fn seen_by(server: &Client, probe: &Probe<'_>) {
+/// A running server.
+struct Server {
+    client: Client,
+    /// What it said when it was found.
+    status: Value,
+}
+
+/// Waits until the server says that it got the probe's event, and from there.
+async fn seen_by(server: &Client, source: &EventSource, probe: &Probe<'_>) {
     loop {
         let status = server.get("/status").await.unwrap_or_default();
-        if mentions(&status["events"], &probe.key) {
+        if state(&status, source).is_some_and(|state| state["probe"] == probe.key.as_str()) {
             return;
         }
         tokio::time::sleep(GLANCE).await;
     }
 }
 
-/// Whether a text is somewhere in `value`.
-fn mentions(value: &Value, text: &str) -> bool {
-    match value {
-        Value::String(string) => string == text,
-        Value::Array(members) => members.iter().any(|member| mentions(member, text)),
-        Value::Object(members) => members.values().any(|member| mentions(member, text)),
-        _ => false,
-    }
+/// What a server says of one of its sources; `None` when it has no such.
+fn state<'a>(status: &'a Value, source: &EventSource) -> Option<&'a Value> {
+    let name = match source {
+        EventSource::Sqs(url) => url.to_string(),
+        EventSource::Webhook(address) => address.to_string(),
+    };
+    status["events"]["sources"].as_array()?.iter().find(|state| state["source"] == name.as_str())
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
     use super::*;
 
     #[test]
-    fn probe_is_found_wherever_the_status_has_it() {
-        let status = json!({"events": {"sources": [{"source": "sqs=q", "probe": "x"}, {"probe": ".fasts3-probe-7"}]}});
-        assert!(mentions(&status["events"], ".fasts3-probe-7"));
-        assert!(!mentions(&status["events"], ".fasts3-probe-8"));
-        assert!(!mentions(&Value::Null, "x"));
+    fn probe_counts_where_it_should_come() {
+        let sources = json!([{"source": "http://h/1/q", "probe": "x"}, {"source": "127.0.0.1:1", "probe": null}]);
+        let status = json!({"events": {"sources": sources}});
+        let probe = |source: &str| state(&status, &source.parse().unwrap()).map(|state| state["probe"].clone());
+        assert_eq!(probe("sqs=http://h/1/q"), Some(json!("x")));
+        assert_eq!(probe("webhook=127.0.0.1:1"), Some(Value::Null));
+        assert_eq!(probe("sqs=http://h/1/other"), None);
+        assert_eq!(state(&Value::Null, &"webhook=127.0.0.1:1".parse().unwrap()), None);
     }
 }

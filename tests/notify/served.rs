@@ -185,18 +185,21 @@ async fn check_asks_the_server_that_reads_the_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_the_server_cannot_hear() {
     let Some(world) = World::new().await else { return };
-    let bare = world.queue("bare").await;
-    let served = Served::start(&world, &[&bare]).await;
+    let (bare, good) = (world.queue("bare").await, world.set_up("", "good").await);
+    let served = Served::start(&world, &[&bare, &good]).await;
     let events = format!("sqs={bare}");
-    let args = ["check", "s3://media", "--events", &events, "--cache", served.cache(), "--timeout", "1s"];
-    let found = run(&world, &args).await;
+    let args = ["check", "s3://media", "--events", &events, "--timeout", "1s", "--cache"];
+    let found = run(&world, &[&args[..], &[served.cache()]].concat()).await;
     assert_eq!(found.status.code(), Some(1), "{}", out(&found));
     for wrong in
         ["sends no events to the queue: run `fasts3 events setup`", "did not come to the running server in 1 s"]
     {
         assert!(out(&found).contains(wrong), "{wrong}: {}", out(&found));
     }
-    assert!(!served.status().await.events.healthy);
+    let deaf = Served::start(&world, &[&good]).await;
+    let found = run(&world, &[&args[..], &[deaf.cache()]].concat()).await;
+    assert_eq!(found.status.code(), Some(1), "{}", out(&found));
+    assert!(out(&found).contains(&format!("start it with --events {events}")), "{}", out(&found));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,7 +221,7 @@ async fn queue_that_goes_away_brings_checks_back_until_it_is_there_again() {
     world.put("a", b"untold").await;
     assert_eq!(served.read_again("a").await, b"old", "who is told of changes does not look");
 
-    // the pollers, who wait, learn of it by a message each
+    // a poller that has something to do learns of it before its poll is over
     let sqs = world.sqs(&url);
     for _ in 0..2 {
         sqs.send_message().queue_url(url.as_str()).message_body("wake up").send().await.unwrap();
