@@ -32,6 +32,9 @@ const MOST_SUBTREES: usize = 64;
 const AT_ONCE: usize = 16;
 /// So many names of a directory are worth a listing of unknown length.
 const MANY: usize = 1_000;
+/// Checks waiting, below which a copy is replaced that nobody has used lately: with more it is a wave, which would bring
+/// the whole mirror here again at once. After it these are asked about when they are used, or by the sweep.
+pub(super) const FEW: usize = 256;
 /// Nodes looked at between two yields.
 const BATCH: usize = 1_000;
 /// 2 s: Last-Modified tells whole seconds, and the event of a write comes a little after it.
@@ -151,10 +154,15 @@ impl Revalidator {
                 parent.freshness.distrust(now);
             }
             self.ask_soon(node.parent, hint.key.clone());
-        } else if check::is_complete(node) || node.freshness.served() > 0 {
+        } else if node.freshness.served() > 0 || (check::is_complete(node) && self.has_leisure()) {
             self.enqueue(node);
         }
         Ok(())
+    }
+
+    /// Whether few checks wait, so that those of files that nobody has used lately hold up no other.
+    fn has_leisure(&self) -> bool {
+        self.queue.max_capacity() - self.queue.capacity() < FEW
     }
 
     /// S3 may have `component` of `dir` now, at `key`. Where clients believe to know all names of `dir`, it is asked.

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::notify::{Hint, Intake, Origin, Said, Sequencer, Tell, Told};
+use crate::revalidate::Effect;
+use crate::revalidate::hinted::FEW;
 
 /// A rig whose checks are rare, and where its hints go in.
 struct Bench {
@@ -352,6 +354,35 @@ async fn s3_that_is_away_leaves_hints_distrusted() {
     t.tell_and_settle(vec![written("a")]).await;
     assert_eq!(t.rig.known("a").unwrap().freshness.checked(), Tick::NEVER);
     assert_eq!(t.rig.read_warm("a"), "one");
+}
+
+/// On one thread, so that no check is made between two hints.
+#[tokio::test]
+async fn wave_brings_what_was_used_and_only_distrusts_the_rest_of_the_mirror() {
+    let t = Bench::new().await;
+    let keys: Vec<String> = (0..FEW + 10).map(|n| format!("f{n:04}")).collect();
+    keys.iter().for_each(|key| drop(t.rig.bucket.put(key, "one", &[])));
+    within(t.rig.revalidator.refresh(Ino::ROOT)).await.unwrap();
+    for key in &keys {
+        t.rig.wait_complete(key).await;
+        t.rig.bucket.put(key, "two", &[]);
+    }
+    t.rig.pass_recheck();
+    let used = keys.last().unwrap();
+    assert_eq!(t.rig.read_warm(used), "one");
+    t.rig.clock.advance(Duration::from_millis(1));
+    for key in &keys {
+        assert_eq!(t.rig.revalidator.hinted(&written(key)).unwrap(), Effect::Applied);
+    }
+    let is_asked = |key: &String| t.rig.known(key).unwrap().freshness.is_pending();
+    assert!(keys[..FEW].iter().all(is_asked) && is_asked(used));
+    assert!(!keys[FEW..keys.len() - 1].iter().any(is_asked));
+    t.rig.clock.advance(Duration::from_millis(1));
+    t.quiet().await;
+    assert_eq!((t.rig.read_warm(&keys[0]), t.rig.read_warm(used)), ("two".into(), "two".into()));
+    assert_eq!(t.rig.read_warm(&keys[FEW]), "one", "the one request that may be stale");
+    t.quiet().await;
+    assert_eq!(t.rig.read_warm(&keys[FEW]), "two");
 }
 
 /// Directories of the wave, each of so many files that have gone, so many new ones, and so many forged names.
