@@ -3,21 +3,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use tracing::warn;
 
 use super::order::Order;
+use super::wave::Wave;
 use super::{Hint, Said, Tell, Told};
 use crate::revalidate::{Effect, Revalidator};
 
-/// Hints taken between two yields, so that a wave lets others run.
+/// Hints taken between two looks at the pace.
 const BATCH: usize = 64;
 
 /// Takes hints. Cheap to share behind an `Arc`.
 pub struct Intake {
     revalidator: Arc<Revalidator>,
     order: Order,
+    wave: Wave,
     hints: AtomicU64,
     applied: AtomicU64,
     echoes: AtomicU64,
@@ -46,6 +49,7 @@ impl Intake {
         Arc::new(Intake {
             revalidator,
             order: Order::new(),
+            wave: Wave::new(),
             hints: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             echoes: AtomicU64::new(0),
@@ -104,11 +108,12 @@ impl Intake {
 impl Tell for Intake {
     async fn tell(&self, hints: Vec<Hint>) -> Told {
         let mut told = Told::default();
-        for (n, hint) in hints.iter().enumerate() {
-            self.take(hint, &mut told).await;
-            if n % BATCH == BATCH - 1 {
-                tokio::task::yield_now().await;
+        for batch in hints.chunks(BATCH) {
+            let begun = Instant::now();
+            for hint in batch {
+                self.take(hint, &mut told).await;
             }
+            self.wave.charge(batch.len(), begun.elapsed()).await;
         }
         self.count(told);
         told

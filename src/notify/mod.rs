@@ -7,8 +7,8 @@
 //!   in memory alone, and that is enough: after a start everything is distrusted once.
 //! - Memory is bounded, whatever comes in; a source that brings more than is taken waits.
 //!
-//! `hint` is what is told, `intake` takes it in `order`, `health` says whether the sources can be relied on; those are
-//! `sqs` and `webhook`, which `sources` starts, and `peers`.
+//! `hint` is what is told, `intake` takes it in `order` and, where it comes in a `wave`, at its leisure; `health` says
+//! whether the sources can be relied on; those are `sqs` and `webhook`, which `sources` starts, and `peers`.
 
 pub mod check;
 pub mod health;
@@ -24,6 +24,7 @@ pub mod setup;
 pub mod source;
 pub mod sources;
 pub mod sqs;
+mod wave;
 pub mod webhook;
 
 pub(crate) use health::LATE;
