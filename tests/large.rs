@@ -14,6 +14,7 @@ use fasts3::s3server::Bucket;
 use nfs3_client::nfs3_types::nfs3::*;
 use support::changes::no_attributes;
 use support::{Client, World};
+use tokio::sync::watch;
 
 /// Files of one directory.
 const WIDTH: usize = 1_000;
@@ -29,6 +30,7 @@ async fn a_directory_of_very_many_objects_is_renamed() {
     let root = client.root();
     client.lookup("old").await.unwrap();
 
+    let mut copied = count_copies(&world);
     let begun = Instant::now();
     client.rename_in((&root, b"old"), (&root, b"new")).await.unwrap();
     println!("renamed here after {:?}", begun.elapsed());
@@ -37,7 +39,8 @@ async fn a_directory_of_very_many_objects_is_renamed() {
 
     // the delay, and the pauses of what is tried again, are in the time of this clock
     let ticking = tick(&world);
-    copied(&world.bucket, objects / 2).await;
+    let half = tokio::time::timeout(PATIENCE, copied.wait_for(|count| *count >= objects / 2));
+    half.await.expect("half of it is copied").unwrap();
     let progress = world.server().writeback().progress();
     println!("half of it in S3 after {:?}: {progress:?}", begun.elapsed());
     assert!(progress.moving + progress.pending > 0, "{progress:?}");
@@ -97,14 +100,15 @@ async fn change(client: &mut Client, objects: usize) {
     client.write_at(&again.handle, 0, b"another", stable_how::FILE_SYNC).await.unwrap();
 }
 
-/// Waits until so many are under the new name.
-async fn copied(bucket: &Bucket, objects: usize) {
-    let enough = async {
-        while bucket.keys().iter().filter(|key| key.starts_with("new/")).count() < objects {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+/// Tells how many of the objects have been copied so far.
+fn count_copies(world: &World) -> watch::Receiver<usize> {
+    let (count, counted) = watch::channel(0);
+    world.s3.set_witness(move |change| {
+        if change.key.starts_with("new/") {
+            count.send_modify(|count| *count += 1);
         }
-    };
-    tokio::time::timeout(PATIENCE, enough).await.expect("half of it is copied");
+    });
+    counted
 }
 
 /// Each object is where it belongs, and nothing else is there.
