@@ -9,6 +9,7 @@ mod recent;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -32,9 +33,11 @@ const MOST_SUBTREES: usize = 64;
 const AT_ONCE: usize = 16;
 /// So many names of a directory are worth a listing of unknown length.
 const MANY: usize = 1_000;
-/// Checks waiting, below which a copy is replaced that nobody has used lately: with more it is a wave, which would bring
-/// the whole mirror here again at once. After it these are asked about when they are used, or by the sweep.
+/// Copies that nobody has used lately are replaced for hints: so many at once, and then one each `PAUSE_MS`. A wave would
+/// bring the whole mirror here again at once. What is left out is asked about when it is used, or by the sweep.
 pub(super) const FEW: usize = 256;
+/// 10 ms: a hundred a second are a few hundredths of what a core does.
+const PAUSE_MS: u64 = 10;
 /// Nodes looked at between two yields.
 const BATCH: usize = 1_000;
 /// 2 s: Last-Modified tells whole seconds, and the event of a write comes a little after it.
@@ -154,15 +157,17 @@ impl Revalidator {
                 parent.freshness.distrust(now);
             }
             self.ask_soon(node.parent, hint.key.clone());
-        } else if node.freshness.served() > 0 || (check::is_complete(node) && self.has_leisure()) {
+        } else if node.freshness.served() > 0 || (check::is_complete(node) && self.has_leisure(now)) {
             self.enqueue(node);
         }
         Ok(())
     }
 
-    /// Whether few checks wait, so that those of files that nobody has used lately hold up no other.
-    fn has_leisure(&self) -> bool {
-        self.queue.max_capacity() - self.queue.capacity() < FEW
+    /// Whether it is time to replace another copy that nobody has used lately.
+    fn has_leisure(&self, now: Tick) -> bool {
+        let latest = now.0 + FEW as u64 * PAUSE_MS;
+        let charge = |paid: u64| Some(paid.max(now.0) + PAUSE_MS).filter(|paid| *paid <= latest);
+        self.unused_paid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charge).is_ok()
     }
 
     /// S3 may have `component` of `dir` now, at `key`. Where clients believe to know all names of `dir`, it is asked.

@@ -131,6 +131,8 @@ pub struct Revalidator {
     clock: Clock,
     /// Tick since which events tell of every change; 0 = they do not.
     told_since: AtomicU64,
+    /// Up to which tick copies are paid off that nobody uses and that were replaced for hints.
+    unused_paid: AtomicU64,
     fetcher: Arc<Fetcher>,
     /// Checks that are due, and the end that `run` takes them from.
     queue: mpsc::Sender<Claim>,
@@ -178,6 +180,7 @@ impl Revalidator {
             settings,
             clock,
             told_since: AtomicU64::new(0),
+            unused_paid: AtomicU64::new(0),
             fetcher,
             queue,
             due: Mutex::new(Some(due)),
