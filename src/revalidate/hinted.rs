@@ -36,8 +36,8 @@ const MANY: usize = 1_000;
 /// Copies that nobody has used lately are replaced for hints: so many at once, and then one each `PAUSE_MS`. A wave would
 /// bring the whole mirror here again at once. What is left out is asked about when it is used, or by the sweep.
 pub(super) const FEW: usize = 256;
-/// 10 ms: a hundred a second are a few hundredths of what a core does.
-const PAUSE_MS: u64 = 10;
+/// 100 ms: ten a second, each with its fsync, are a few hundredths of what a core does.
+const PAUSE_MS: u64 = 100;
 /// Nodes looked at between two yields.
 const BATCH: usize = 1_000;
 /// 2 s: Last-Modified tells whole seconds, and the event of a write comes a little after it.
