@@ -506,15 +506,20 @@ async fn a_stream_that_forgot_something_makes_everything_distrusted() {
     b.is(|state| state.stream).await;
 }
 
+/// Somebody else who may speak where the servers do, and where that is.
+async fn stranger(nats: &Nats) -> (async_nats::Client, String) {
+    let stranger = async_nats::connect(nats.url()).await.unwrap();
+    let mut heard = stranger.subscribe("fasts3.>").await.unwrap();
+    let alive = within(heard.next()).await.unwrap().subject;
+    (stranger, alive.strip_suffix(".alive").unwrap().to_owned())
+}
+
 #[tokio::test]
 async fn hostile_messages_are_refused_and_harm_nobody() {
     let Some(nats) = Nats::start(&[]) else { return };
     let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
     acquainted(&[&a, &b]).await;
-    let stranger = async_nats::connect(nats.url()).await.unwrap();
-    let mut heard = stranger.subscribe("fasts3.>").await.unwrap();
-    let alive = within(heard.next()).await.unwrap().subject;
-    let subject = alive.strip_suffix(".alive").unwrap().to_owned();
+    let (stranger, subject) = stranger(&nats).await;
     let hostile = [
         Bytes::new(),
         Bytes::from_static(b"\xff\xfe"),
@@ -537,10 +542,7 @@ async fn who_is_told_more_than_it_takes_distrusts_everything() {
     let Some(nats) = Nats::start(&[]) else { return };
     let (a, b) = (Server::start(&nats, "a"), Server::start(&nats, "b"));
     acquainted(&[&a, &b]).await;
-    let stranger = async_nats::connect(nats.url()).await.unwrap();
-    let mut heard = stranger.subscribe("fasts3.>").await.unwrap();
-    let alive = within(heard.next()).await.unwrap().subject;
-    let subject = alive.strip_suffix(".alive").unwrap().to_owned();
+    let (stranger, subject) = stranger(&nats).await;
     b.notes.held.send_replace(true);
     for n in 0..1_000 {
         let text = format!(r#"{{"v":1,"from":"flood","at":1,"changes":[{{"key":"k{n}"}}]}}"#);

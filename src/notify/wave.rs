@@ -1,4 +1,5 @@
-//! How fast a wave of hints is taken: so slowly that answers from the cache keep their rate. A burst goes at once.
+//! How fast a wave of hints is taken: slowly, so that little of it stands before answers from the cache. A burst goes at
+//! once.
 
 use std::time::Duration;
 
