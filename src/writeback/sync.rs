@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::{StreamExt, future, stream};
+
 use super::queue::End;
 use super::{Failure, Progress, Writeback};
 use crate::index::{IndexError, Kind, Pending, Work};
@@ -104,11 +106,12 @@ impl Writeback {
     /// Waits until S3 has every change made before the call: of `under` and what is below it, or of everything (D5).
     /// Uploads what is waiting for quiet at once.
     /// # Errors
-    /// What cannot be brought to S3, and why, as soon as nothing else is left to wait for.
+    /// What cannot be brought to S3, and why, as soon as nothing else is left to wait for; at once what cannot be made
+    /// durable here.
     pub async fn synced(&self, under: Option<Ino>) -> Result<(), Vec<Failure>> {
-        let mut until = self.rooms.index.allocate().await.map_err(|error| broken(&error))?;
+        self.save(under).await?;
         loop {
-            let (rows, moves) = self.rows(under, until).map_err(|error| broken(&error))?;
+            let (rows, moves) = self.rows(under).map_err(|error| broken(&error))?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -116,9 +119,28 @@ impl Writeback {
             if !moves {
                 return Ok(());
             }
-            // what was below a moved directory has rows of its own now, younger than the call
-            until = u64::MAX;
+            // what was below a moved directory has rows of its own now
         }
+    }
+
+    /// Has the journal know all that was written: of a WRITE without a COMMIT it does not, and an upload that began before
+    /// would pass for one of it.
+    async fn save(&self, under: Option<Ino>) -> Result<(), Vec<Failure>> {
+        let content = &self.rooms.content;
+        let mut unsaved = content.unsaved();
+        if under.is_some() {
+            // who was removed is in nothing
+            unsaved.retain(|staged| self.is_in(staged.ino(), under).unwrap_or(true));
+        }
+        let saves = stream::iter(unsaved).map(|staged| async move {
+            content.sync(&staged).await.err().map(|error| {
+                let key = self.rooms.index.key(staged.ino()).ok().flatten().map(|key| key.to_string());
+                Failure { key: key.unwrap_or_default(), why: error.to_string(), may_pass: false }
+            })
+        });
+        let failures: Vec<Failure> =
+            saves.buffer_unordered(self.settings.uploads.max(1)).filter_map(future::ready).collect().await;
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
     async fn wait_for(&self, rows: HashMap<Work, u64>) -> Result<(), Vec<Failure>> {
@@ -157,13 +179,13 @@ impl Writeback {
         Registered { writeback: self, number }
     }
 
-    /// The rows of `under` and below with changes up to `until`, and whether one of them is a moved directory.
-    fn rows(&self, under: Option<Ino>, until: u64) -> Result<(HashMap<Work, u64>, bool), IndexError> {
+    /// The rows of `under` and below, and whether one of them is a moved directory.
+    fn rows(&self, under: Option<Ino>) -> Result<(HashMap<Work, u64>, bool), IndexError> {
         let (mut rows, mut moves) = (HashMap::new(), false);
         self.each_pending(|ino, pending| {
             let Some(node) = self.rooms.index.node(ino)? else { return Ok(()) };
             let stays = self.is_excluded(&node) && node.remote.is_none();
-            if pending.change <= until && !stays && self.is_in(ino, under)? {
+            if !stays && self.is_in(ino, under)? {
                 moves |= pending.place && node.kind == Kind::Dir;
                 rows.insert(Work::Inode(ino), pending.change);
             }

@@ -8,7 +8,8 @@
 //!   nobody is told that there is no such name from the moment it was taken.
 //! - F4: that there is no such name is believed for `--recheck`.
 //!
-//! And whatever is shown was there, is of one version, and on one server never older than what was shown before.
+//! And whatever is shown was there, is of one version (but for a READ beside a WRITE of the same file at the same
+//! server, which is not atomic), and on one server never older than what was shown before.
 //! No bound here is a length of time that a machine might miss.
 
 use std::collections::HashMap;
@@ -115,9 +116,18 @@ fn candidates(history: &History, answer: &Answer) -> impl DoubleEndedIterator<It
         Shown::Nothing | Shown::Torn => 0..=u64::MAX,
     };
     history.versions(answer.key).range(range).filter_map(move |(number, version)| {
-        let was_here = version.written.is_some_and(|(at, begun)| at == server && begun <= ended);
+        let was_here = version.written.is_some_and(|written| written.server == server && written.begun <= ended);
         let was_there = version.in_s3.is_some_and(|at| at <= ended);
         ((was_here || was_there) && fits(*number, version.is_removal)).then_some(*number)
+    })
+}
+
+/// Whether a WRITE at this server was under way while `answer` was: as with any file system, a READ beside it may have
+/// a part of it.
+fn is_written_to(history: &History, answer: &Answer) -> bool {
+    history.versions(answer.key).values().filter_map(|version| version.written).any(|written| {
+        let is_over = written.ended.is_some_and(|ended| ended < answer.begun);
+        answer.how == How::Read && written.server == answer.life.server && written.begun <= answer.ended && !is_over
     })
 }
 
@@ -135,7 +145,9 @@ fn judge_order(history: &History, mut answers: Vec<Answer>, findings: &mut Findi
             (floor, passed) = (floor.max(*number), passed + 1);
         }
         let breach = |rule| Breach { rule, answer, wanted: floor, since: answer.begun };
-        if answer.shown == Shown::Torn {
+        if answer.shown == Shown::Torn && is_written_to(history, &answer) {
+            // it shows no version
+        } else if answer.shown == Shown::Torn {
             findings.breaches.push(breach(Rule::OneVersion));
         } else if candidates(history, &answer).next().is_none() {
             findings.breaches.push(breach(Rule::WasThere));

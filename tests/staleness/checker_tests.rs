@@ -65,7 +65,7 @@ impl Case {
     }
 }
 
-use super::super::history::Version;
+use super::super::history::{Version, Written};
 use Shown::{Nothing, Number, Torn};
 
 const LIFE: Life = Life { server: 0, number: 1 };
@@ -91,7 +91,7 @@ fn version_before_its_time_is_refused() {
 fn version_written_here_is_seen_here_alone() {
     let written = |server| {
         let mut case = Case::new();
-        case.history.version(0, 5).written = Some((0, at(31_000)));
+        case.history.version(0, 5).written = Some(Written { server: 0, begun: at(31_000), ended: None });
         case.by(server, 1, How::Read, (31_500, 31_501), Number(5))
     };
     written(0).passes();
@@ -101,6 +101,21 @@ fn version_written_here_is_seen_here_alone() {
 #[test]
 fn bytes_of_two_versions_are_refused() {
     Case::new().getattr(5_000, Torn).breaks(Rule::OneVersion);
+}
+
+#[test]
+fn read_beside_a_write_at_the_same_server_may_have_a_part_of_it() {
+    let read = |server, how, begun| {
+        let mut case = Case::new();
+        case.history.version(0, 5).written = Some(Written { server: 0, begun: at(31_000), ended: Some(at(31_010)) });
+        case.by(server, 1, how, (begun, begun + 5), Torn)
+    };
+    read(0, How::Read, 30_996).passes();
+    read(0, How::Read, 31_010).passes();
+    read(0, How::Read, 30_990).breaks(Rule::OneVersion);
+    read(0, How::Read, 31_011).breaks(Rule::OneVersion);
+    read(0, How::Getattr, 31_005).breaks(Rule::OneVersion);
+    read(1, How::Read, 31_005).breaks(Rule::OneVersion);
 }
 
 #[test]

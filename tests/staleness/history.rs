@@ -14,8 +14,18 @@ pub struct Version {
     pub is_removal: bool,
     /// When it was in S3.
     pub in_s3: Option<Duration>,
-    /// At which server it was written, and from when on it may be seen there.
-    pub written: Option<(usize, Duration)>,
+    /// How it was written through NFS; `None`: it was not.
+    pub written: Option<Written>,
+}
+
+/// A WRITE of a whole version.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    pub server: usize,
+    /// When it was sent: from then on it may be seen there.
+    pub begun: Duration,
+    /// When it was answered: until then parts of it may.
+    pub ended: Option<Duration>,
 }
 
 /// All versions of all keys, by their numbers, which grow.

@@ -122,9 +122,10 @@ impl Visitor {
         let client = self.client(&place).await;
         let handle = client.lookup(&name(key)).await.unwrap().handle;
         // noted before it is sent, for then it may be seen
-        let bytes = world.writing(key, server);
+        let (number, bytes) = world.writing(key, server);
         let written = client.write_at(&handle, 0, &bytes, stable_how::UNSTABLE).await.unwrap();
         assert_eq!(written.count as usize, bytes.len(), "one WRITE, or readers see what is no version");
+        world.wrote(key, number);
         if is_committed {
             client.commit(&handle).await.unwrap();
         }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::{RwLock, RwLockReadGuard, mpsc};
 
-use super::history::{self, History, Life, Record};
+use super::history::{self, History, Life, Record, Written};
 use super::support::soon;
 
 pub const SERVERS: usize = 3;
@@ -162,12 +162,18 @@ impl World {
         self.bucket.delete(&name(key));
     }
 
-    /// The next version of `key`, which is about to be written at `server`, and its bytes.
-    pub fn writing(&self, key: usize, server: usize) -> Vec<u8> {
+    /// The number of the next version of `key`, which is about to be written at `server`, and its bytes.
+    pub fn writing(&self, key: usize, server: usize) -> (u64, Vec<u8>) {
         let mut history = self.history.lock();
         let number = history.next(key);
-        history.version(key, number).written = Some((server, self.now()));
-        history::body(self.base(key), number)
+        history.version(key, number).written = Some(Written { server, begun: self.now(), ended: None });
+        (number, history::body(self.base(key), number))
+    }
+
+    /// The WRITE of this version was answered.
+    pub fn wrote(&self, key: usize, number: u64) {
+        let ended = Some(self.now());
+        self.history.lock().version(key, number).written.as_mut().expect("it was being written").ended = ended;
     }
 
     /// The last version of `key` in S3; `None`: it was removed.

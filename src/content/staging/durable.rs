@@ -97,6 +97,11 @@ impl Content {
         self.record(staged, snapshot).await.inspect_err(|_| self.volume.change_verifier())
     }
 
+    /// Files of which something is in memory that is not in the index.
+    pub fn unsaved(&self) -> Vec<Arc<Staged>> {
+        self.staged.iter().filter(|staged| !staged.is_settled()).map(|staged| staged.clone()).collect()
+    }
+
     /// Writes the row. Whose file it is, the index says: a conflict may have given it to another inode.
     async fn record(&self, staged: &Arc<Staged>, snapshot: Snapshot) -> io::Result<()> {
         let Some(ino) = self.owner(staged)? else {

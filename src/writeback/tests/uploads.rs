@@ -50,6 +50,25 @@ async fn an_upload_waits_until_the_file_is_quiet() {
 }
 
 #[tokio::test]
+async fn sync_waits_for_what_was_written_during_an_upload_and_not_committed() {
+    let rig = Rig::new().await;
+    rig.write("f", "first").await;
+    let gate = rig.s3.faults().hold((Request::Put, "f"));
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived()).await;
+    rig.write_at("f", 0, "newer").await;
+    let waiting = async {
+        while rig.writeback.state.lock().waiters.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        gate.release();
+    };
+    let (synced, ()) = within(async { tokio::join!(rig.writeback.synced(None), waiting) }).await;
+    synced.unwrap();
+    assert_eq!(rig.stored("f").as_deref(), Some("newer"));
+}
+
+#[tokio::test]
 async fn a_file_that_changes_during_its_upload_goes_up_again() {
     let rig = Rig::new().await;
     rig.write("f", "first").await;
