@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::store::ObjectMeta;
@@ -214,6 +214,10 @@ pub struct Backlog {
     pub away: u64,
 }
 
+const FREE: u8 = 0;
+const CLAIMED: u8 = 1;
+const PRESSED: u8 = 2;
+
 /// When S3 was last asked about an inode. Lives in memory, shared by all snapshots of the inode.
 #[derive(Debug, Default)]
 pub struct Freshness {
@@ -221,8 +225,8 @@ pub struct Freshness {
     checked: AtomicU64,
     /// Tick at which the answer of the last applied observation arrived; 0 = never.
     observed: AtomicU64,
-    /// Whether a check is queued or in flight.
-    pending: AtomicBool,
+    /// Whether a check is queued or in flight (`CLAIMED`), and is to be followed by another one (`PRESSED`).
+    pending: AtomicU8,
     /// Tick at which a check that waits for the budget was last asked for; 0 = none does.
     owed: AtomicU64,
     /// Answers given from this copy since the last settled check.
@@ -286,17 +290,33 @@ impl Freshness {
 
     /// Claims the right to check; false when somebody has it already.
     pub fn claim(&self) -> bool {
-        !self.pending.swap(true, Ordering::AcqRel)
+        self.pending.compare_exchange(FREE, CLAIMED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Gives the right to check back.
-    pub fn release(&self) {
-        self.pending.store(false, Ordering::Release);
+    /// Has whoever has the right to check do so once more; false when nobody has it.
+    pub fn press(&self) -> bool {
+        let pressed = |pending| (pending != FREE).then_some(PRESSED);
+        self.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, pressed).is_ok()
+    }
+
+    /// Gives the right to check back: always true.
+    pub fn release(&self) -> bool {
+        self.pending.store(FREE, Ordering::Release);
+        true
+    }
+
+    /// The same, unless a check was pressed for since the right was claimed, or since the last such call; false then.
+    pub fn release_unless_pressed(&self) -> bool {
+        let released = self.pending.compare_exchange(CLAIMED, FREE, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !released {
+            self.pending.store(CLAIMED, Ordering::Release);
+        }
+        released
     }
 
     /// Whether a check is queued or in flight.
     pub fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire)
+        self.pending.load(Ordering::Acquire) != FREE
     }
 
     /// Notes that a check, asked for at `now`, waits for the budget; false when one does already.

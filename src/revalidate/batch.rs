@@ -53,7 +53,8 @@ impl Revalidator {
             let is_known = check::is_as_known(&node, meta) && node.freshness.distrusted() < at.sent;
             is_known.then(|| self.unchanged(&node, at))
         };
-        covered.into_iter().filter(|(key, claim)| is_unchanged(key, claim).is_none()).map(|(_, claim)| claim).collect()
+        let left = |(key, claim)| if is_unchanged(&key, &claim).is_none() { Some(claim) } else { claim.end() };
+        covered.into_iter().filter_map(left).collect()
     }
 }
 

@@ -16,8 +16,9 @@ use crate::index::{Index, Kind, Node, Pending, Remote, Seen, Source, Verdict};
 use crate::store::{self, GetIf, Got, ObjectMeta};
 use crate::types::{Ino, Key, Tick, Time};
 
-/// How often a copy starts again because the object changed under it, before the next touch has to ask.
-const COPY_ATTEMPTS: usize = 5;
+/// How often a check starts again because the object changed under its copy, or another answer has overtaken it, before
+/// the next touch has to ask.
+const ATTEMPTS: usize = 5;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ type Body = BoxStream<'static, Result<Bytes, store::Error>>;
 impl Revalidator {
     /// Checks a file: by conditional GET where a small copy is here, else by HEAD.
     pub(super) async fn check_file(&self, ino: Ino, source: Source) -> Result<Outcome, Trouble> {
-        for _ in 0..COPY_ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let (node, key) = self.node_and_key(ino)?;
             if self.is_ours(&node) {
                 return Ok(Outcome::Unchanged);
@@ -52,7 +53,10 @@ impl Revalidator {
                 Ok(Told::Version(meta, _)) if is_as_known(&node, &meta) => return Ok(self.unchanged(&node, at)),
                 Ok(Told::Version(meta, body)) => (meta, body),
                 Err(store::Error::NotFound { .. }) => {
-                    return self.changed(&node, key, Seen::Absent, at, source, None).await;
+                    match self.changed(&node, key, Seen::Absent, at, source, None).await? {
+                        Some(outcome) => return Ok(outcome),
+                        None => continue,
+                    }
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -66,7 +70,9 @@ impl Revalidator {
                 }
                 Err(source) => return Err(Trouble::Copy { key, source }),
             };
-            return self.changed(&node, key, Seen::Object(meta), at, source, content).await;
+            if let Some(outcome) = self.changed(&node, key, Seen::Object(meta), at, source, content).await? {
+                return Ok(outcome);
+            }
         }
         let (_, key) = self.node_and_key(ino)?;
         Err(Trouble::Restless(key))
@@ -183,6 +189,8 @@ impl Revalidator {
         Outcome::Unchanged
     }
 
+    /// Applies what is new. `None`: an answer to something else has overtaken this one, and which of them is older nobody
+    /// knows.
     async fn changed(
         &self,
         node: &Node,
@@ -191,19 +199,18 @@ impl Revalidator {
         at: Stamps,
         source: Source,
         content: Option<Arc<Object>>,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Option<Outcome>, Trouble> {
         let stale = self.stale_for(node, &seen);
         let served = node.freshness.served();
         match self.apply_with(key, seen, at, source, content).await?.verdict {
             Verdict::Unchanged => {
                 self.counters.unchanged();
-                Ok(Outcome::Unchanged)
+                Ok(Some(Outcome::Unchanged))
             }
-            // Overtaken and expired: the next touch asks again.
-            Verdict::Late => Ok(Outcome::Unchanged),
+            Verdict::Late => Ok(None),
             Verdict::Created | Verdict::Replaced | Verdict::Removed => {
                 self.counters.changed(served, stale);
-                Ok(Outcome::Changed)
+                Ok(Some(Outcome::Changed))
             }
         }
     }

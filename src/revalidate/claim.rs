@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::index::Node;
+use crate::index::{Freshness, Node};
 use crate::store::Turn;
 use crate::types::Ino;
 
@@ -18,6 +18,8 @@ pub(super) struct Claim {
     waiters: Arc<Waiters>,
     /// What was set aside for it.
     turn: Option<Turn>,
+    /// Given back.
+    is_over: bool,
 }
 
 impl Claim {
@@ -27,13 +29,19 @@ impl Claim {
             return None;
         }
         waiters.claims.send_modify(|claims| *claims += 1);
-        Some(Claim { node: node.clone(), waiters: waiters.clone(), turn: None })
+        Some(Claim { node: node.clone(), waiters: waiters.clone(), turn: None, is_over: false })
     }
 
     /// The same, with the turn that it is made in, which ends with it.
     pub(super) fn with(mut self, turn: Turn) -> Claim {
         self.turn = Some(turn);
         self
+    }
+
+    /// Gives the right back after a check, unless another one was pressed for meanwhile: the claim is for that one then.
+    pub(super) fn end(mut self) -> Option<Claim> {
+        self.is_over = self.waiters.release(&self.node, Freshness::release_unless_pressed);
+        (!self.is_over).then_some(self)
     }
 
     /// The node as it was when the claim was taken.
@@ -45,7 +53,9 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.turn = None;
-        self.waiters.release(&self.node);
+        if !self.is_over {
+            self.waiters.release(&self.node, Freshness::release);
+        }
     }
 }
 
@@ -83,14 +93,18 @@ impl Waiters {
         *self.claims.borrow()
     }
 
-    fn release(&self, node: &Node) {
+    /// Gives the right to check `node` back by `how`, which tells whether it did.
+    fn release(&self, node: &Node, how: fn(&Freshness) -> bool) -> bool {
         let mut nodes = self.nodes.lock();
-        node.freshness.release();
+        if !how(&node.freshness) {
+            return false;
+        }
         if let Some(notify) = nodes.remove(&node.ino) {
             notify.notify_waiters();
         }
         drop(nodes);
         self.claims.send_modify(|claims| *claims -= 1);
+        true
     }
 
     #[cfg(test)]
@@ -123,5 +137,22 @@ mod tests {
             drop(check);
         }
         assert!(waiters.is_empty());
+    }
+
+    #[test]
+    fn claim_is_kept_for_the_check_that_was_pressed_for() {
+        let (node, waiters) = (some_node(7), Arc::new(Waiters::default()));
+        assert!(!node.freshness.press(), "nobody has it");
+        let claim = Claim::take(&node, &waiters).unwrap();
+        assert!(node.freshness.press() && node.freshness.press());
+        let claim = claim.end().expect("it was pressed for");
+        assert!(node.freshness.is_pending() && waiters.claims() == 1);
+        assert!(Claim::take(&node, &waiters).is_none(), "somebody has it");
+        assert!(claim.end().is_none() && !node.freshness.is_pending() && waiters.claims() == 0);
+        // one that came to nothing is given back all the same: the next touch asks
+        let claim = Claim::take(&node, &waiters).unwrap();
+        assert!(node.freshness.press());
+        drop(claim);
+        assert!(!node.freshness.is_pending() && waiters.claims() == 0);
     }
 }

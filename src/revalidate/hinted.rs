@@ -158,7 +158,7 @@ impl Revalidator {
             }
             self.ask_soon(node.parent, hint.key.clone());
         } else if node.freshness.served() > 0 || (check::is_complete(node) && self.has_leisure(now)) {
-            self.enqueue(node);
+            self.enqueue_anew(node);
         }
         Ok(())
     }
@@ -316,7 +316,9 @@ impl Revalidator {
     /// Applies what S3 says of a key; of a file that is complete here, only when its new version is here as well.
     async fn learn_of(&self, key: Key, seen: Seen, at: Stamps) -> Result<(), Trouble> {
         match self.index.locate(&key)? {
-            Located::Here(node) if matches!(seen, Seen::Object(_)) && check::is_complete(&node) => self.enqueue(&node),
+            Located::Here(node) if matches!(seen, Seen::Object(_)) && check::is_complete(&node) => {
+                self.enqueue_anew(&node)
+            }
             _ => drop(self.apply(key, seen, at, Source::Event).await?),
         }
         Ok(())

@@ -90,6 +90,13 @@ impl Revalidator {
         }
     }
 
+    /// The same, of one that is sent later than this call: a check in flight is followed by another one.
+    pub(super) fn enqueue_anew(&self, node: &Arc<Node>) {
+        if !node.freshness.press() {
+            self.enqueue(node);
+        }
+    }
+
     /// Queues a check of `node`, unless one is queued or in flight, or the queue is full.
     fn enqueue_now(&self, node: &Arc<Node>, turn: Turn) {
         let Some(claim) = Claim::take(node, &self.waiters) else { return };

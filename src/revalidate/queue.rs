@@ -177,7 +177,7 @@ impl Revalidator {
             Job::Dir { claim, files } => self.check_dir_and(claim, files).await,
             Job::Many { dir, files } => {
                 self.past(distrusted(&files)).await;
-                let files = files.into_iter().filter(|claim| self.is_still_due(claim)).collect();
+                let files = files.into_iter().filter_map(|claim| self.still_due(claim)).collect();
                 self.check_many(dir, files).await.unwrap_or_else(|trouble| {
                     self.note(dir, &trouble);
                     Vec::new()
@@ -188,15 +188,12 @@ impl Revalidator {
 
     /// A file's check, and the next one where somebody has said meanwhile that there is something new.
     async fn check_alone(&self, claim: Claim, known_stale: bool) -> Vec<Job> {
-        let freshness = &claim.node().freshness;
-        let (ino, told) = (claim.node().ino, freshness.distrusted());
-        self.past(told).await;
-        if !known_stale && !self.is_still_due(&claim) {
-            return Vec::new();
-        }
+        let ino = claim.node().ino;
+        self.past(claim.node().freshness.distrusted()).await;
+        let claim = if known_stale { Some(claim) } else { self.still_due(claim) };
+        let Some(claim) = claim else { return Vec::new() };
         match self.check_file(ino, Source::Check).await {
-            Ok(_) if freshness.distrusted() > told => vec![Job::File { claim, known_stale: false }],
-            Ok(_) => Vec::new(),
+            Ok(_) => claim.end().into_iter().map(|claim| Job::File { claim, known_stale: false }).collect(),
             Err(trouble) => {
                 self.note(ino, &trouble);
                 Vec::new()
@@ -220,9 +217,14 @@ impl Revalidator {
             }
         };
         // What the listing settled is not due any more; what it left alone is.
-        let (left, settled): (Vec<_>, Vec<_>) = files.into_iter().partition(|claim| self.is_still_due(claim));
-        settled.iter().for_each(|_| self.counters.unchanged());
-        left.into_iter().chain(outdated).map(|claim| Job::File { claim, known_stale: true }).collect()
+        let left = files.into_iter().filter_map(|claim| {
+            let left = self.still_due(claim);
+            if left.is_none() {
+                self.counters.unchanged();
+            }
+            left
+        });
+        left.chain(outdated).map(|claim| Job::File { claim, known_stale: true }).collect()
     }
 
     /// The right to check `ino`, if it is there and nobody has it.
@@ -234,6 +236,11 @@ impl Revalidator {
     fn is_still_due(&self, claim: &Claim) -> bool {
         let now = self.clock.now();
         matches!(self.index.node(claim.node().ino), Ok(Some(node)) if self.is_due(&node, now))
+    }
+
+    /// A claim whose check is still to be made; `None`, and it is given back: it is not.
+    fn still_due(&self, claim: Claim) -> Option<Claim> {
+        if self.is_still_due(&claim) { Some(claim) } else { claim.end() }
     }
 
     /// Logs why a check came to nothing, and leaves a key alone that S3 refuses to tell about.

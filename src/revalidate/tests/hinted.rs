@@ -93,6 +93,34 @@ async fn check_in_flight_that_was_sent_before_the_hint_does_not_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_for_a_hint_that_is_overtaken_by_an_older_listing_is_made_again() {
+    let t = Bench::new().await;
+    t.rig.warm("a.txt", "one").await;
+    t.rig.list("").await;
+    t.quiet().await;
+    t.rig.clock.advance(Duration::from_secs(60));
+    let listing = t.rig.s3.faults().hold_answer(Request::List);
+    t.rig.revalidator.touch(&t.rig.root());
+    within(listing.arrived()).await;
+    t.rig.bucket.put("a.txt", "two", &[]);
+    let check = t.rig.s3.faults().hold_answer(Request::Get);
+    t.tell(vec![written("a.txt")]).await;
+    within(check.arrived()).await;
+    listing.release();
+    // The listing is older than the hint, and so its names are asked about again.
+    let asked = async {
+        while t.rig.count(Request::Head) == 0 {
+            t.rig.clock.advance(Duration::from_millis(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(asked).await;
+    check.release();
+    t.quiet().await;
+    assert_eq!(t.rig.read_warm("a.txt"), "two", "nobody had to ask for it first");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listing_in_flight_that_was_sent_before_the_hint_settles_nothing() {
     let t = Bench::new().await;
     t.rig.warm("d/a", "one").await;
