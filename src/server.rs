@@ -1,6 +1,8 @@
 //! A whole server: builds the rooms in order, owns their tasks, and stops them in the order that loses
 //! nothing: no new calls, calls in flight end, uploads end, checks and fetches end, bytes are synced, the index closes.
 
+mod answers;
+mod behind;
 mod ports;
 mod registration;
 
@@ -9,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -32,6 +35,8 @@ use crate::rpc::{self, Gate, Program, Programs};
 use crate::store::{self, Budget};
 use crate::types::Clock;
 use crate::writeback::{Rooms, Writeback};
+use answers::Answers;
+pub use behind::stand_back;
 use ports::{Desks, Ports};
 use registration::Registration;
 
@@ -50,12 +55,14 @@ pub struct Surroundings {
     pub connecting: store::Connecting,
     /// Port of the clients' portmappers.
     pub client_portmapper: u16,
+    /// Where calls are answered; `None`: on a runtime of its own.
+    pub answers: Option<Handle>,
 }
 
 impl Default for Surroundings {
     fn default() -> Surroundings {
         let (clock, connecting) = (Clock::system(), store::Connecting::default());
-        Surroundings { clock, connecting, client_portmapper: portmap::PORT }
+        Surroundings { clock, connecting, client_portmapper: portmap::PORT, answers: None }
     }
 }
 
@@ -81,6 +88,8 @@ pub struct Server {
     calls: Vec<JoinHandle<()>>,
     uploads: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
+    /// Ends with this.
+    _answers: Answers,
     /// Held to the end: one server a directory.
     _dir: CacheDir,
 }
@@ -98,9 +107,10 @@ impl Server {
     /// # Errors
     /// See `start`.
     pub async fn start_in(config: Config, around: Surroundings) -> anyhow::Result<Server> {
-        let Surroundings { clock, connecting, client_portmapper } = around;
+        let Surroundings { clock, connecting, client_portmapper, answers } = around;
         let dir = CacheDir::open(&config.cache)?;
-        let mut ports = Ports::bind(config.listen, config.portmap)?;
+        let answers = Answers::on(answers).context("cannot start the threads that answer")?;
+        let mut ports = answers.within(|| Ports::bind(config.listen, config.portmap))?;
         if config.grace.is_none() {
             ports = ports.without_monitor();
         }
@@ -239,7 +249,7 @@ impl Server {
         calls.extend(sources.tasks);
         let registration = ports.announce().await?;
         let desks = desks(&fs, &config, portmap, Locking { locks: locks.clone(), outbox, state });
-        calls.extend(ports.serve(desks, limits(&config), stats, &stop_calls));
+        calls.extend(answers.within(|| ports.serve(desks, limits(&config), stats, &stop_calls)));
 
         info!(bucket = %config.s3.bucket, prefix = %config.s3.prefix, cache = %dir.path().display(), "serving");
         Ok(Server {
@@ -259,6 +269,7 @@ impl Server {
             calls,
             uploads,
             background,
+            _answers: answers,
             _dir: dir,
         })
     }

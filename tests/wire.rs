@@ -295,6 +295,35 @@ async fn a_read_at_and_beyond_the_end_says_so() {
     assert_eq!(client.read("empty").await.unwrap(), b"");
 }
 
+/// Checks, uploads and the like may have as much to do as they like: here they do not get to run at all.
+#[test]
+fn calls_are_answered_whatever_goes_on_behind_them() {
+    let s3 = tokio::runtime::Runtime::new().unwrap();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (behind, clients) = (runtime(), runtime());
+    let mut world = s3.block_on(World::stopped(&["--lazy"]));
+    behind.block_on(async {
+        world.start().await;
+        world.put("file.txt", "hello");
+        assert_eq!(world.client().await.read("file.txt").await.unwrap(), b"hello");
+        world.quiet().await;
+        world.age();
+    });
+    clients.block_on(async {
+        let mut client = soon(world.client()).await;
+        assert_eq!(soon(client.read("file.txt")).await.unwrap(), b"hello");
+        // a client waits for these as well
+        world.put("d/new.txt", "new");
+        assert_eq!(soon(client.list("")).await.unwrap(), ["d", "file.txt"]);
+        assert_eq!(soon(client.read("d/new.txt")).await.unwrap(), b"new");
+        let file = client.lookup("file.txt").await.unwrap().handle;
+        soon(client.write_at(&file, 0, b"HELLO", stable_how::FILE_SYNC)).await.unwrap();
+        assert_eq!(soon(client.read("file.txt")).await.unwrap(), b"HELLO");
+    });
+    behind.block_on(async { world.sync().await });
+    assert_eq!(world.bucket.get("file.txt").unwrap().bytes, "HELLO");
+}
+
 /// Cold disk pages stall neither others nor what is warm. The one thread that may wait for disks is held.
 #[cfg(target_os = "linux")]
 #[test]
@@ -305,6 +334,7 @@ fn attributes_are_answered_while_a_read_waits_for_the_disk() {
         let mut world = World::stopped(&["--lazy"]).await;
         // What is for temporary files may be memory, and never cold.
         world.cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        world.answers = Some(tokio::runtime::Handle::current());
         world.start().await;
         let content: Vec<u8> = (0..1 << 20_u32).flat_map(u32::to_be_bytes).collect();
         world.put("large", &content);

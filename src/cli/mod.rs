@@ -43,6 +43,7 @@ pub use serve::ServeArgs;
 
 use crate::admin::client::Client;
 use crate::mount::record;
+use crate::server;
 
 /// What is logged unless `--log` says otherwise: what needs somebody, and our own milestones. What the NATS client says of
 /// each try to connect we say once.
@@ -200,11 +201,11 @@ fn run(cli: Cli, argv: &[OsString], quiet: bool) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(args) => {
             let config = (*args).try_into()?;
-            Ok(block_on(serve::run(config))?)
+            Ok(block_behind(serve::run(config))?)
         }
         Command::Mount(args) => mount(*args, argv, quiet),
         Command::Umount(args) => Ok(block_on(umount::run(args))?),
-        Command::Demo(args) => Ok(block_on(demo::run(args))?),
+        Command::Demo(args) => Ok(block_behind(demo::run(args))?),
         Command::Status(args) => Ok(block_on(status::run(args))?),
         Command::Why(args) => Ok(block_on(why::run(args))?),
         Command::Refresh(args) => Ok(block_on(refresh::run(args))?),
@@ -223,17 +224,26 @@ fn mount(args: mount::MountArgs, argv: &[OsString], quiet: bool) -> Result<(), F
     let task = mount::prepare(args)?;
     match (background, detached) {
         (true, false) => background::run(argv, &task.config.cache, quiet),
-        (_, false) => Ok(block_on(mount::run(task))?),
+        (_, false) => Ok(block_behind(mount::run(task))?),
         (_, true) => {
             background::detach();
-            Ok(block_on(mount::run(task))?)
+            Ok(block_behind(mount::run(task))?)
         }
     }
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    block_on_threads(|| (), command)
+}
+
+/// The same of a server, whose answers have threads of their own.
+fn block_behind(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    block_on_threads(server::stand_back, command)
+}
+
+fn block_on_threads(start: fn(), command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.enable_all().build().context("cannot start the runtime")?.block_on(command)
+    runtime.on_thread_start(start).enable_all().build().context("cannot start the runtime")?.block_on(command)
 }
 
 fn start_logging(filter: &str) -> Result<(), ConfigError> {

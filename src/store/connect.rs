@@ -161,21 +161,27 @@ pub async fn connect_with(
         true => None,
         false => credentials_warning(shared.credentials_provider()).await?,
     };
-    let mut sdk = client(config, &shared, None, &counters, timing);
+    let mut region = None;
+    let connection = |region: &Option<String>| client(config, &shared, region.clone(), &counters, timing);
+    let mut sdk = connection(&region);
     let mut store = S3Store::new(sdk.clone(), config, timing);
     if warning.is_none() {
         let mut probed = probe(&store, timing).await;
-        if let Probed::Elsewhere(region) = &probed
+        if let Probed::Elsewhere(elsewhere) = &probed
             && config.region.is_none()
         {
-            tracing::info!(bucket = config.bucket, region, "following the bucket to its region");
-            sdk = client(config, &shared, Some(region.clone()), &counters, timing);
+            tracing::info!(bucket = config.bucket, region = elsewhere, "following the bucket to its region");
+            region = Some(elsewhere.clone());
+            sdk = connection(&region);
             store = S3Store::new(sdk.clone(), config, timing);
             probed = probe(&store, timing).await;
         }
         warning = diagnose(config, probed)?;
     }
-    let (stores, writes) = limited_writing(Arc::new(store), config.concurrency, config.rate, counters);
+    // Connections live on the runtime that opened them: what clients wait for has its own, beside the background's.
+    let foreground = S3Store::new(connection(&region), config, timing);
+    let stores = [Arc::new(foreground), Arc::new(store)];
+    let (stores, writes) = limited_writing(stores, config.concurrency, config.rate, counters.clone());
     Ok(Connected { stores, writes, warning, shared, client: sdk })
 }
 

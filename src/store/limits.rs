@@ -35,43 +35,44 @@ pub fn limited(
     counters: Arc<Counters>,
 ) -> Stores {
     let budget = counters.budget().clone();
-    let [foreground, background] = views(store, concurrency, rate, counters);
+    let [foreground, background] = views([store.clone(), store], concurrency, rate, counters);
     Stores { foreground: Arc::new(foreground), background: Arc::new(background), budget }
 }
 
-/// As `limited`, and a store to write to in the background, within the same limits.
+/// The same of one store for each view, and a store to write to in the background, within the same limits.
 pub fn limited_writing<S: WriteStore>(
-    store: Arc<S>,
+    stores: [Arc<S>; 2],
     concurrency: NonZeroU32,
     rate: Option<NonZeroU32>,
     counters: Arc<Counters>,
 ) -> (Stores, Arc<dyn WriteStore>) {
     let budget = counters.budget().clone();
-    let [foreground, background] = views(store, concurrency, rate, counters);
+    let [foreground, background] = views(stores, concurrency, rate, counters);
     let background = Arc::new(background);
     (Stores { foreground: Arc::new(foreground), background: background.clone(), budget }, background)
 }
 
 /// The foreground and the background.
 fn views<S: ?Sized>(
-    store: Arc<S>,
+    [foreground, background]: [Arc<S>; 2],
     concurrency: NonZeroU32,
     rate: Option<NonZeroU32>,
     counters: Arc<Counters>,
 ) -> [Limited<S>; 2] {
     let places = concurrency.get() as usize;
     let shared = Arc::new(Shared {
-        store,
         all: Arc::new(Semaphore::new(places)),
         background: Arc::new(Semaphore::new((places * 3 / 4).max(1))),
         rate: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
         counters,
     });
-    [Limited { shared: shared.clone(), is_background: false }, Limited { shared, is_background: true }]
+    [
+        Limited { store: foreground, shared: shared.clone(), is_background: false },
+        Limited { store: background, shared, is_background: true },
+    ]
 }
 
-struct Shared<S: ?Sized> {
-    store: Arc<S>,
+struct Shared {
     all: Arc<Semaphore>,
     background: Arc<Semaphore>,
     rate: Option<DefaultDirectRateLimiter>,
@@ -80,7 +81,8 @@ struct Shared<S: ?Sized> {
 
 /// One view.
 struct Limited<S: ?Sized> {
-    shared: Arc<Shared<S>>,
+    store: Arc<S>,
+    shared: Arc<Shared>,
     is_background: bool,
 }
 
@@ -110,12 +112,12 @@ impl<S: ?Sized> Limited<S> {
 impl<S: Store + ?Sized> Store for Limited<S> {
     async fn head(&self, key: &Key) -> Result<ObjectMeta, Error> {
         let _place = self.enter().await;
-        self.shared.store.head(key).await
+        self.store.head(key).await
     }
 
     async fn get(&self, key: &Key, range: Option<Range<u64>>, condition: GetIf) -> Result<Got, Error> {
         let place = self.enter().await;
-        match self.shared.store.get(key, range, condition).await? {
+        match self.store.get(key, range, condition).await? {
             Got::Body { meta, body } => Ok(Got::Body { meta, body: held(body, place, self.shared.counters.clone()) }),
             not_modified @ Got::NotModified { .. } => Ok(not_modified),
         }
@@ -123,7 +125,7 @@ impl<S: Store + ?Sized> Store for Limited<S> {
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, Error> {
         let _place = self.enter().await;
-        self.shared.store.list(request).await
+        self.store.list(request).await
     }
 }
 
@@ -131,13 +133,13 @@ impl<S: Store + ?Sized> Store for Limited<S> {
 impl<S: WriteStore> WriteStore for Limited<S> {
     async fn describe(&self, key: &Key) -> Result<(ObjectMeta, Headers), Error> {
         let _place = self.enter().await;
-        self.shared.store.describe(key).await
+        self.store.describe(key).await
     }
 
     async fn put(&self, key: &Key, body: Bytes, headers: &Headers, condition: PutIf) -> Result<Put, Error> {
         let _place = self.enter().await;
         let len = body.len();
-        let put = self.shared.store.put(key, body, headers, condition).await?;
+        let put = self.store.put(key, body, headers, condition).await?;
         self.shared.counters.taken(len);
         Ok(put)
     }
@@ -154,22 +156,22 @@ impl<S: WriteStore> WriteStore for Limited<S> {
             return copy_in_parts(self, source, to, headers, condition).await;
         }
         let _place = self.enter().await;
-        self.shared.store.copy(source, to, headers, condition).await
+        self.store.copy(source, to, headers, condition).await
     }
 
     async fn delete(&self, key: &Key, etag: Option<&ETag>) -> Result<(), Error> {
         let _place = self.enter().await;
-        self.shared.store.delete(key, etag).await
+        self.store.delete(key, etag).await
     }
 
     async fn begin_upload(&self, key: &Key, headers: &Headers) -> Result<Upload, Error> {
         let _place = self.enter().await;
-        self.shared.store.begin_upload(key, headers).await
+        self.store.begin_upload(key, headers).await
     }
 
     async fn put_part(&self, upload: &Upload, number: u16, body: Bytes) -> Result<Part, Error> {
         let _place = self.enter().await;
-        let part = self.shared.store.put_part(upload, number, body).await?;
+        let part = self.store.put_part(upload, number, body).await?;
         self.shared.counters.taken(usize::try_from(part.size).unwrap_or(usize::MAX));
         Ok(part)
     }
@@ -182,27 +184,27 @@ impl<S: WriteStore> WriteStore for Limited<S> {
         range: Range<u64>,
     ) -> Result<Part, Error> {
         let _place = self.enter().await;
-        self.shared.store.copy_part(upload, number, source, range).await
+        self.store.copy_part(upload, number, source, range).await
     }
 
     async fn complete_upload(&self, upload: &Upload, parts: &[Part], condition: PutIf) -> Result<Put, Error> {
         let _place = self.enter().await;
-        self.shared.store.complete_upload(upload, parts, condition).await
+        self.store.complete_upload(upload, parts, condition).await
     }
 
     async fn abort_upload(&self, upload: &Upload) -> Result<(), Error> {
         let _place = self.enter().await;
-        self.shared.store.abort_upload(upload).await
+        self.store.abort_upload(upload).await
     }
 
     async fn parts(&self, upload: &Upload) -> Result<Vec<Part>, Error> {
         let _place = self.enter().await;
-        self.shared.store.parts(upload).await
+        self.store.parts(upload).await
     }
 
     async fn uploads(&self) -> Result<Vec<(Upload, Time)>, Error> {
         let _place = self.enter().await;
-        self.shared.store.uploads().await
+        self.store.uploads().await
     }
 }
 

@@ -27,6 +27,7 @@ use nfs3_client::tokio::{TokioConnector, TokioIo};
 use nfs3_client::{ConnectError, Nfs3Connection, Nfs3ConnectionBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio::runtime::{Handle, Runtime};
 
 pub const BUCKET: &str = "bucket";
 /// `--recheck` of every test server.
@@ -50,7 +51,9 @@ pub struct World {
     flags: Vec<String>,
     server: Option<Server>,
     /// What the server runs on, if it can be killed.
-    runtime: Option<tokio::runtime::Runtime>,
+    runtime: Option<Runtime>,
+    /// Where calls are answered, if the server is not to have threads of its own for them.
+    pub answers: Option<Handle>,
 }
 
 impl World {
@@ -97,6 +100,7 @@ impl World {
             flags: flags.iter().map(|f| f.to_string()).collect(),
             server: None,
             runtime: None,
+            answers: None,
         }
     }
 
@@ -110,6 +114,7 @@ impl World {
             clock: self.clock.clone(),
             connecting: Connecting { credentials: None, timing: impatient() },
             client_portmapper: self.client_portmapper,
+            answers: self.runtime.as_ref().map(Runtime::handle).or(self.answers.as_ref()).cloned(),
         };
         let starting = Server::start_in(self.config(), around);
         self.server = Some(match &self.runtime {
@@ -185,7 +190,7 @@ impl Drop for World {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
