@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{EVENTS, Plan, RETENTION_SECONDS, WAIT_SECONDS};
+use super::{Arn, EVENTS, Plan, RETENTION_SECONDS, WAIT_SECONDS};
 
 /// How it is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -25,22 +25,9 @@ impl Plan {
         }
     }
 
-    /// The document of the policy, with a queue and an account to be filled in.
-    fn policy_for(&self, queue: &str, account: &str) -> Value {
-        json!({
-            "Version": "2012-10-17",
-            "Statement": [{
-                "Sid": self.id(),
-                "Effect": "Allow",
-                "Principal": {"Service": "s3.amazonaws.com"},
-                "Action": "sqs:SendMessage",
-                "Resource": queue,
-                "Condition": {
-                    "ArnEquals": {"aws:SourceArn": format!("arn:aws:s3:::{}", self.bucket)},
-                    "StringEquals": {"aws:SourceAccount": account},
-                },
-            }],
-        })
+    /// The document of the policy of a queue.
+    fn policy_for(&self, queue: &Arn<'_>) -> Value {
+        json!({ "Version": "2012-10-17", "Statement": [self.statement(queue)] })
     }
 
     fn notification_for(&self, queue: &str) -> Value {
@@ -52,14 +39,15 @@ impl Plan {
     }
 
     fn json(&self, region: &str) -> String {
-        let queue = format!("arn:aws:sqs:{region}:ACCOUNT_ID:{}", self.queue);
+        let (partition, account) = (partition(region), "ACCOUNT_ID");
+        let queue = format!("arn:{partition}:sqs:{region}:{account}:{}", self.queue);
         let attributes = json!({
             "MessageRetentionPeriod": RETENTION_SECONDS.to_string(),
             "ReceiveMessageWaitTimeSeconds": WAIT_SECONDS.to_string(),
         });
         let all = json!({
             "queue": {"QueueName": self.queue, "Attributes": attributes},
-            "policy": self.policy_for(&queue, "ACCOUNT_ID"),
+            "policy": self.policy_for(&Arn { whole: &queue, partition, account }),
             "notification": {"Bucket": self.bucket, "NotificationConfiguration": self.notification_for(&queue)},
         });
         format!("{all:#}")
@@ -67,7 +55,7 @@ impl Plan {
 
     fn cli(&self, region: Option<&str>) -> String {
         let region = region.map(|region| format!(" --region {region}")).unwrap_or_default();
-        let policy = self.policy_for(ARN, ACCOUNT).to_string();
+        let policy = self.policy_for(&Arn { whole: ARN, partition: PARTITION, account: ACCOUNT }).to_string();
         let policy = in_here_document(&json!({ "Policy": policy }));
         let notification = in_here_document(&self.notification_for(ARN));
         let Plan { bucket, queue, .. } = self;
@@ -82,7 +70,7 @@ url=$(aws sqs create-queue{region} --queue-name {queue} --query QueueUrl --outpu
   --attributes MessageRetentionPeriod={RETENTION_SECONDS},ReceiveMessageWaitTimeSeconds={WAIT_SECONDS})
 arn=$(aws sqs get-queue-attributes{region} --queue-url "$url" --attribute-names QueueArn \
   --query Attributes.QueueArn --output text)
-account=$(echo "$arn" | cut -d: -f5)
+partition=$(echo "$arn" | cut -d: -f2) account=$(echo "$arn" | cut -d: -f5)
 aws sqs set-queue-attributes{region} --queue-url "$url" --attributes "$(cat <<END
 {policy}
 END
@@ -105,6 +93,8 @@ printf '%s\n' "fasts3 serve s3://{bucket}/{prefix} --events sqs=$url ..."
 
 data "aws_caller_identity" "fasts3" {{}}
 
+data "aws_partition" "fasts3" {{}}
+
 resource "aws_sqs_queue" "fasts3" {{
   name                      = {queue}
   message_retention_seconds = {RETENTION_SECONDS}
@@ -122,7 +112,7 @@ resource "aws_sqs_queue_policy" "fasts3" {{
       Action    = "sqs:SendMessage"
       Resource  = aws_sqs_queue.fasts3.arn
       Condition = {{
-        ArnEquals    = {{ "aws:SourceArn" = {bucket_arn} }}
+        ArnEquals    = {{ "aws:SourceArn" = "arn:${{data.aws_partition.fasts3.partition}}:s3:::{bucket}" }}
         StringEquals = {{ "aws:SourceAccount" = data.aws_caller_identity.fasts3.account_id }}
       }}
     }}]
@@ -145,7 +135,6 @@ output "fasts3_events" {{
 }}
 "#,
             queue = quoted(queue),
-            bucket_arn = quoted(&format!("arn:aws:s3:::{bucket}")),
             bucket_name = quoted(bucket),
             events = EVENTS.map(quoted).join(", "),
             prefix = if self.prefix.is_empty() { "null".to_owned() } else { quoted(&self.prefix) },
@@ -155,11 +144,22 @@ output "fasts3_events" {{
 
 /// What the shell fills in.
 const ARN: &str = "@QUEUE_ARN@";
+const PARTITION: &str = "@PARTITION@";
 const ACCOUNT: &str = "@ACCOUNT_ID@";
 
 /// `document` so that the shell changes nothing of it but these.
 fn in_here_document(document: &Value) -> String {
-    for_shell(&document.to_string()).replace(ARN, "$arn").replace(ACCOUNT, "$account")
+    let filled = [(ARN, "$arn"), (PARTITION, "$partition"), (ACCOUNT, "$account")];
+    filled.into_iter().fold(for_shell(&document.to_string()), |text, (place, variable)| text.replace(place, variable))
+}
+
+/// The part of AWS that a region is in: its ARNs begin with it.
+fn partition(region: &str) -> &'static str {
+    match region.split_once('-') {
+        Some(("cn", _)) => "aws-cn",
+        Some(("us", rest)) if rest.starts_with("gov-") => "aws-us-gov",
+        _ => "aws",
+    }
 }
 
 /// `text` so that the shell changes nothing of it; quotes are as they were.
@@ -195,6 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn names_of_queues_and_buckets_are_those_of_their_part_of_aws() {
+        for (region, partition) in [("us-east-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")] {
+            let printed: Value = serde_json::from_str(&plan().print(Form::Json, Some(region))).unwrap();
+            let statement = &printed["policy"]["Statement"][0];
+            assert_eq!(statement["Resource"], format!("arn:{partition}:sqs:{region}:ACCOUNT_ID:fasts3-media"));
+            assert_eq!(statement["Condition"]["ArnEquals"]["aws:SourceArn"], format!("arn:{partition}:s3:::media"));
+        }
+    }
+
+    #[test]
     fn terraform_quotes_what_it_would_take_for_its_own() {
         let printed = Plan::new("media", "${x}%{y}/", "q").print(Form::Terraform, None);
         assert!(printed.contains(r#"filter_prefix = "$${x}%%{y}/""#), "{printed}");
@@ -211,23 +221,24 @@ mod tests {
         let shown = r#"#!/bin/sh
 case "$*" in
 *create-queue*) echo http://sqs/123456789012/q;;
-*get-queue-attributes*) echo arn:aws:sqs:eu-west-1:123456789012:q;;
+*get-queue-attributes*) echo arn:aws-cn:sqs:cn-north-1:123456789012:q;;
 *) for last; do :; done; printf '%s\n' "$last";;
 esac
 "#;
         std::fs::write(&aws, shown).unwrap();
         std::fs::set_permissions(&aws, std::fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
-        let script = plan().print(Form::Cli, Some("eu-west-1"));
+        let script = plan().print(Form::Cli, Some("cn-north-1"));
         let ran = std::process::Command::new("sh").args(["-c", &script]).env("PATH", path).output().unwrap();
         let out = String::from_utf8(ran.stdout).unwrap();
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines.len(), 3, "{out} {:?}", String::from_utf8_lossy(&ran.stderr));
         let attributes: Value = serde_json::from_str(lines[0]).unwrap();
         let policy: Value = serde_json::from_str(attributes["Policy"].as_str().unwrap()).unwrap();
-        assert_eq!(policy, plan().policy_for("arn:aws:sqs:eu-west-1:123456789012:q", "123456789012"));
+        let arn = "arn:aws-cn:sqs:cn-north-1:123456789012:q";
+        assert_eq!(policy, plan().policy_for(&Arn::new(arn).unwrap()));
         let notification: Value = serde_json::from_str(lines[1]).unwrap();
-        assert_eq!(notification, plan().notification_for("arn:aws:sqs:eu-west-1:123456789012:q"));
+        assert_eq!(notification, plan().notification_for(arn));
         let serve = format!("fasts3 serve s3://media/{} --events sqs=http://sqs/123456789012/q ...", plan().prefix);
         assert_eq!(lines[2], serve);
     }
