@@ -21,6 +21,7 @@
 //! Lock order: `turn`, `saving`, `gate`, `state`; nothing is taken under `queue`. The gate is held over one pwrite, or one `read`, of which no WRITE
 //! may be a part; `state` is held for no disk call, so attributes never wait for the disk.
 
+mod ahead;
 mod durable;
 mod file;
 mod frozen;
@@ -42,6 +43,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use tracing::warn;
 
+use ahead::Ahead;
 pub(super) use durable::Volume;
 pub use frozen::Frozen;
 use overlay::Overlay;
@@ -66,6 +68,7 @@ pub struct Staged {
     name: AtomicU64,
     turn: Arc<tokio::sync::RwLock<()>>,
     queue: Queue,
+    ahead: Ahead,
     closed: AtomicBool,
     /// One fdatasync and one row at a time.
     saving: Arc<tokio::sync::Mutex<()>>,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tracing::error;
 
+use super::ahead::Ahead;
 use super::durable::Volume;
 use super::overlay::{Layer, Overlay};
 use super::promote::here_of;
@@ -45,6 +46,7 @@ impl Staged {
             name: AtomicU64::new(0),
             turn: Arc::default(),
             queue: Queue::default(),
+            ahead: Ahead::default(),
             closed: AtomicBool::new(false),
             saving: Arc::default(),
             gate: parking_lot::RwLock::new(()),
@@ -168,8 +170,11 @@ impl Staged {
         let mut state = self.state.lock();
         let version = self.volume.next_version();
         written.inspect_err(|_| state.spoiled(range.clone(), version))?;
-        let attributes = state.wrote(range, at, version);
-        self.volume.ledger.stage(self.id, state.overlay.written().bytes());
+        let before = state.overlay.written().bytes();
+        let attributes = state.wrote(range.clone(), at, version);
+        let bytes = state.overlay.written().bytes();
+        self.ahead.added(&range, bytes - before);
+        self.volume.ledger.stage(self.id, bytes);
         Ok(attributes)
     }
 

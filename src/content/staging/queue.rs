@@ -74,13 +74,14 @@ impl Staged {
     }
 
     /// Blocks on the disk.
-    fn write_all_queued(&self) {
+    fn write_all_queued(self: &Arc<Self>) {
         let _reset = ResetOnPanic(&self.queue);
         while let Some(Queued { turn, offset, data, at, answer }) = self.queue.pop() {
             let written = self.write(offset, &data, at);
             drop((turn, data));
             // nobody waits any more: it is written all the same
             let _ = answer.send(written);
+            self.write_back_ahead();
         }
     }
 }
