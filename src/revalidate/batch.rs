@@ -28,7 +28,7 @@ impl Revalidator {
             let request = ListRequest {
                 prefix: prefix.to_string(),
                 delimited: true,
-                start_after: before(first),
+                start_after: first.just_before(),
                 ..ListRequest::default()
             };
             let Asked { answer, at } = self.ask(self.stores.background.list(&request)).await;
@@ -78,42 +78,4 @@ fn take_covered(due: &mut BTreeMap<Key, Claim>, page: &ListPage) -> BTreeMap<Key
         covered.insert(last, claim);
     }
     covered
-}
-
-/// A key just before `key`, so that a listing after it begins with `key`: hardly any lie between.
-/// `None`: nothing can be before it.
-fn before(key: &Key) -> Option<Key> {
-    let mut text = key.to_string();
-    let last = text.pop()?;
-    let smaller = (0..u32::from(last)).rev().find_map(char::from_u32);
-    let Some(smaller) = smaller else { return Key::new(&text) };
-    text.push(smaller);
-    Key::new(&format!("{text}{}", char::MAX)).or_else(|| Key::new(&text))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn start_is_before_the_key_and_nothing_likely_is_between(key in "\\PC{1,40}", other in "\\PC{1,40}") {
-            let key = Key::new(&key).unwrap();
-            let other = Key::new(&other).unwrap();
-            let start = before(&key).unwrap();
-            prop_assert!(start < key);
-            prop_assert!(other <= start || other >= key || other.starts_with(&*start));
-        }
-    }
-
-    #[test]
-    fn start_before_the_smallest_and_odd_characters() {
-        assert_eq!(before(&Key::new("a\0").unwrap()).unwrap().as_str(), "a");
-        assert!(before(&Key::new("a\u{E000}").unwrap()).unwrap().starts_with("a\u{D7FF}"));
-        assert!(before(&Key::root()).is_none());
-        let longest = "x".repeat(1024);
-        assert!(before(&Key::new(&longest).unwrap()).unwrap().as_str() < longest.as_str());
-    }
 }

@@ -1,8 +1,8 @@
 //! Which conditions on writes a store honours, and what is done about those it does not.
 //!
 //! Not every server that speaks S3 minds `If-Match` and `If-None-Match` on a write; one that does not ignores them
-//! and overwrites. `probe` finds out with an object of its own, and `careful` asks with a HEAD before each write whose
-//! condition the store would ignore. That is weaker: between the HEAD and the write somebody else's change is
+//! and overwrites. `probe` finds out with an object of its own, and `careful` asks what is there before each write whose
+//! condition the store would ignore (`asking`). That is weaker: between the question and the write somebody else's change is
 //! overwritten, so two writers of one object must be farther apart than that moment. Nobody above needs to know.
 
 use std::fmt;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::asking::Asking;
 use super::copy::LARGEST_COPY_BYTES;
 use super::{
     CopySource, Error, GetIf, Got, Headers, ListPage, ListRequest, ObjectMeta, Part, Put, PutIf, Store, Upload,
@@ -90,7 +91,7 @@ impl fmt::Display for Conditions {
         }
         write!(
             f,
-            "this S3 does not honour {}: asking with HEAD before writing instead, so a change that somebody else makes \
+            "this S3 does not honour {}: asking what is there before writing instead, so a change that somebody else makes \
              in that moment is overwritten",
             missing.join(", ")
         )
@@ -176,17 +177,18 @@ fn is_taken<T>(outcome: Result<T, Error>) -> Result<bool, Error> {
     }
 }
 
-/// `store`, minding all conditions: those that it does not honour by a HEAD before the write.
+/// `store`, minding all conditions: those that it does not honour by asking before the write.
 pub fn careful(store: Arc<dyn WriteStore>, conditions: Conditions) -> Arc<dyn WriteStore> {
     match conditions == Conditions::all() {
         true => store,
-        false => Arc::new(Careful { inner: store, conditions }),
+        false => Arc::new(Careful { asking: Asking::new(store.clone()), inner: store, conditions }),
     }
 }
 
 struct Careful {
     inner: Arc<dyn WriteStore>,
     conditions: Conditions,
+    asking: Asking,
 }
 
 impl Careful {
@@ -197,13 +199,13 @@ impl Careful {
         }
         let now = match condition {
             PutIf::Any => return Ok(PutIf::Any),
-            _ => self.inner.head(key).await,
+            _ => self.asking.etag(key).await?,
         };
         match (condition, now) {
-            (PutIf::Absent, Err(Error::NotFound { .. })) => Ok(PutIf::Any),
-            (PutIf::Match(etag), Ok(meta)) if meta.etag == etag => Ok(PutIf::Any),
-            (_, Ok(_)) => Err(Error::PreconditionFailed { key: key.clone() }),
-            (_, Err(error)) => Err(error),
+            (PutIf::Absent, None) => Ok(PutIf::Any),
+            (PutIf::Match(etag), Some(now)) if now == etag => Ok(PutIf::Any),
+            (_, None) => Err(Error::NotFound { key: key.clone() }),
+            (_, Some(_)) => Err(Error::PreconditionFailed { key: key.clone() }),
         }
     }
 

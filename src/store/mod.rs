@@ -5,6 +5,7 @@
 
 pub mod announce;
 mod answer;
+mod asking;
 pub mod budget;
 pub mod carried;
 pub mod conditions;

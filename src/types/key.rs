@@ -35,6 +35,17 @@ impl Key {
     pub fn is_prefix(&self) -> bool {
         self.0.is_empty() || self.0.ends_with('/')
     }
+
+    /// A key just before this one, so that a listing after it begins with this one: hardly any lie between.
+    /// `None`: nothing can be before it.
+    pub fn just_before(&self) -> Option<Key> {
+        let mut text = self.to_string();
+        let last = text.pop()?;
+        let smaller = (0..u32::from(last)).rev().find_map(char::from_u32);
+        let Some(smaller) = smaller else { return Key::new(&text) };
+        text.push(smaller);
+        Key::new(&format!("{text}{}", char::MAX)).or_else(|| Key::new(&text))
+    }
 }
 
 impl Deref for Key {
@@ -64,7 +75,29 @@ impl fmt::Display for Key {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn key_just_before_is_smaller_and_nothing_likely_is_between(key in "\\PC{1,40}", other in "\\PC{1,40}") {
+            let key = Key::new(&key).unwrap();
+            let other = Key::new(&other).unwrap();
+            let start = key.just_before().unwrap();
+            prop_assert!(start < key);
+            prop_assert!(other <= start || other >= key || other.starts_with(&*start));
+        }
+    }
+
+    #[test]
+    fn key_just_before_the_smallest_and_odd_characters() {
+        assert_eq!(Key::new("a\0").unwrap().just_before().unwrap().as_str(), "a");
+        assert!(Key::new("a\u{E000}").unwrap().just_before().unwrap().starts_with("a\u{D7FF}"));
+        assert!(Key::root().just_before().is_none());
+        let longest = "x".repeat(1024);
+        assert!(Key::new(&longest).unwrap().just_before().unwrap().as_str() < longest.as_str());
+    }
 
     #[test]
     fn key_has_at_most_1024_bytes() {

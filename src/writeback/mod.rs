@@ -139,7 +139,7 @@ pub struct Writeback {
     rooms: Rooms,
     settings: Settings,
     clock: Clock,
-    /// The store, with a HEAD before each write whose condition it would ignore.
+    /// The store, asked what is there before each write whose condition it would ignore.
     writes: OnceCell<Arc<dyn WriteStore>>,
     /// Who is told what was written.
     announce: OnceLock<Arc<dyn Announce>>,
