@@ -1,5 +1,5 @@
 //! Reads and writes at an offset, which Unix and Windows spell differently. They move no shared position,
-//! so any number of tasks may use one open file. They block on the disk.
+//! so any number of tasks may use one open file. They block on the disk, but for `read_resident`.
 
 use std::fs::File;
 use std::io;
@@ -44,6 +44,42 @@ pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fills `buf` without waiting for a disk; false when not all of it is in memory (or in the file).
+/// # Errors
+/// What the OS says.
+#[cfg(target_os = "linux")]
+pub fn read_resident(file: &File, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    /// Set once a kernel or file system without RWF_NOWAIT was met: then what is in memory cannot be told, and
+    /// everything is taken to be.
+    static CANNOT_TELL: AtomicBool = AtomicBool::new(false);
+
+    if CANNOT_TELL.load(Ordering::Relaxed) {
+        return read_exact_at(file, buf, offset).map(|()| true);
+    }
+    let len = buf.len();
+    match preadv2(file, &mut [io::IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
+        Ok(n) => Ok(n == len),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            CANNOT_TELL.store(true, Ordering::Relaxed);
+            read_exact_at(file, buf, offset).map(|()| true)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Fills `buf`; what is in memory cannot be told, and a small read of a local disk is short.
+/// # Errors
+/// What the OS says.
+#[cfg(not(target_os = "linux"))]
+pub fn read_resident(file: &File, buf: &mut [u8], offset: u64) -> io::Result<bool> {
+    read_exact_at(file, buf, offset).map(|()| true)
 }
 
 #[cfg(unix)]

@@ -2,7 +2,6 @@
 //! file only as far as it is in memory already. The portable halves are the meaning, Linux is the fast way.
 //! Invariant: nothing here waits for a disk but `read_blocking`, where the OS can tell.
 
-use std::fs::File;
 use std::io;
 
 use bytes::Bytes;
@@ -10,7 +9,9 @@ use bytes::Bytes;
 use super::FileRange;
 use crate::positioned::read_exact_at;
 
-pub(super) use os::{is_resident, read_resident, send, send_file};
+pub(super) use os::{is_resident, send, send_file};
+
+pub(super) use crate::positioned::read_resident;
 
 /// Reads a whole range, waiting for the disk: for the blocking pool.
 /// # Errors
@@ -23,18 +24,13 @@ pub(super) fn read_blocking(range: &FileRange) -> io::Result<Bytes> {
 
 #[cfg(target_os = "linux")]
 mod os {
-    use std::io::{self, IoSliceMut};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::io;
 
-    use rustix::io::{Errno, ReadWriteFlags, preadv2};
     use rustix::net::SendFlags;
     use tokio::net::TcpStream;
 
     use super::*;
 
-    /// Set once a kernel or file system without RWF_NOWAIT was met: then what is in memory cannot be told, and
-    /// everything is taken to be.
-    static CANNOT_TELL: AtomicBool = AtomicBool::new(false);
     /// The smallest page of any architecture; probing too finely is harmless.
     const PAGE: u64 = 4096;
 
@@ -49,23 +45,6 @@ mod os {
         let n = rustix::fs::sendfile(stream, &*range.file, Some(&mut range.offset), range.len as usize)?;
         range.len -= u32::try_from(n).expect("no more than was asked for");
         Ok(n)
-    }
-
-    /// Fills `buf` without waiting for a disk; false when not all of it is in memory (or in the file).
-    pub(in super::super) fn read_resident(file: &File, buf: &mut [u8], offset: u64) -> io::Result<bool> {
-        if CANNOT_TELL.load(Ordering::Relaxed) {
-            return read_exact_at(file, buf, offset).map(|()| true);
-        }
-        let len = buf.len();
-        match preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT) {
-            Ok(n) => Ok(n == len),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                CANNOT_TELL.store(true, Ordering::Relaxed);
-                read_exact_at(file, buf, offset).map(|()| true)
-            }
-            Err(e) => Err(e.into()),
-        }
     }
 
     /// Whether `send_file` will hardly wait for a disk. Its first and last page are tried: an object comes into
@@ -96,11 +75,6 @@ mod os {
     /// Never called: no range is resident.
     pub(in super::super) fn send_file(_stream: &TcpStream, _range: &mut FileRange) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
-    }
-
-    /// Fills `buf`; what is in memory cannot be told, and a small read of a local disk is short.
-    pub(in super::super) fn read_resident(file: &File, buf: &mut [u8], offset: u64) -> io::Result<bool> {
-        read_exact_at(file, buf, offset).map(|()| true)
     }
 
     /// Large ranges are always read on the blocking pool.

@@ -255,11 +255,11 @@ async fn read(body: &Body, below: Option<Below>) -> Result<Option<(Bytes, ETag)>
             return Ok(Some((bytes, etag)));
         }
     };
-    let read = move || {
-        let (bytes, read) = staged.read(0..u64::MAX, below.as_ref())?;
-        Ok((read == version).then(|| (bytes.clone(), digest(&bytes))))
-    };
-    Ok(blocking(read).await?)
+    let with_digest = move |(bytes, read): (Bytes, u64)| (read == version).then(|| (bytes.clone(), digest(&bytes)));
+    if let Some(read) = staged.read_at_once() {
+        return Ok(with_digest(read));
+    }
+    Ok(blocking(move || Ok(with_digest(staged.read(0..u64::MAX, below.as_ref())?))).await?)
 }
 
 /// Runs `work` where it may block.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use super::super::ranges::RangeSet;
 use super::super::{Content, Object, blocking, disk};
 use super::Staged;
+use super::file::AT_ONCE_BYTES;
 use super::overlay::Overlay;
 use crate::crash;
 use crate::index::{Inode, Local, ObjectRow, Presence};
@@ -56,7 +57,11 @@ impl Content {
         // in the table before it is on the disk: so the sweep of orphans knows it
         self.ledger.enter(object, merge.here().bytes(), self.clock.now());
         let (path, below) = (self.objects.path(object), local.map(|local| self.objects.path(local.object)));
-        let merged = blocking(move || merge.run(&path, below.as_deref())).await;
+        let merged = match merge.is_a_name_alone() {
+            // less work than handing it to another thread
+            true => merge.run(&path, None),
+            false => blocking(move || merge.run(&path, below.as_deref())).await,
+        };
         merged.inspect_err(|_| self.abandon(object))?;
         crash::point("content.after_promote");
         Ok((Local { object, complete: row.presence == Presence::Complete }, row))
@@ -88,6 +93,13 @@ impl Merge {
             return Presence::Complete;
         }
         Presence::Partial(here.as_slice().to_vec())
+    }
+
+    /// Whether nothing is to be copied, cut or filled in, only a second name made (of what is small, in case that needs a
+    /// copy where there are no links).
+    fn is_a_name_alone(&self) -> bool {
+        let is_as_written = self.overlay.holes().is_empty() && !self.staged.state.lock().is_too_long;
+        self.wanted.is_empty() && !self.into_base && is_as_written && self.overlay.size() <= AT_ONCE_BYTES
     }
 
     /// Makes the file. Blocks on the disk.

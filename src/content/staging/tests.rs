@@ -297,7 +297,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn reads_as_a_file_does_and_a_crash_leaves_what_was_durable(steps in prop::collection::vec(any_step(), 0..25)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(follow(steps, std::iter::once(0..200).collect()));
     }
 }
@@ -766,6 +766,26 @@ async fn read_waits_for_a_write_that_has_begun() {
     drop(writing);
     let (bytes, version) = reading.await.unwrap();
     assert!(version == u64::MAX && bytes == [2; 8][..] || version < u64::MAX && bytes == [1; 8][..]);
+}
+
+#[tokio::test]
+async fn only_what_is_small_whole_and_left_alone_is_read_at_once() {
+    let rig = Rig::roomy();
+    let staged = rig.made("f").await;
+    rig.write(&staged, 10, b"hello").await.unwrap();
+    let (bytes, version) = staged.read_at_once().unwrap();
+    assert_eq!((&bytes[..], version), (&b"\0\0\0\0\0\0\0\0\0\0hello"[..], staged.version()));
+    let writing = staged.gate.read();
+    assert!(staged.read_at_once().is_none(), "somebody writes");
+    drop(writing);
+    rig.write(&staged, file::AT_ONCE_BYTES - 1, b"!").await.unwrap();
+    assert_eq!(staged.read_at_once().unwrap().0.len() as u64, file::AT_ONCE_BYTES);
+    rig.write(&staged, file::AT_ONCE_BYTES, b"!").await.unwrap();
+    assert!(staged.read_at_once().is_none(), "it is long");
+    let rig = Rig::roomy();
+    let over = rig.staged_over(&pattern(100), &[0..100]).await;
+    rig.write(&over, 30, b"abc").await.unwrap();
+    assert!(over.read_at_once().is_none(), "the rest is below");
 }
 
 #[tokio::test]
