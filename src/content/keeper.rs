@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,6 +25,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 pub(super) const ROWS: usize = 4096;
 /// Files unlinked in one transaction.
 const GARBAGE: usize = 1024;
+/// 100 ms: as good as at once to who looks at the disk, and long beside a transaction.
+const GATHER: Duration = Duration::from_millis(100);
 /// Saves at once: each waits for an fdatasync and a commit, and commits are grouped.
 const SAVES: usize = 16;
 
@@ -46,7 +48,7 @@ impl Content {
             log("cannot remove garbage", self.collect_garbage().await);
             tokio::select! {
                 _ = stop.cancelled() => break,
-                _ = self.index.garbage_added() => {}
+                _ = self.garbage_gathered() => {}
                 _ = self.lost_added.notified() => self.detach_lost().await,
                 _ = self.ledger.save_now.notified() => self.save_all().await,
                 _ = tick.tick() => {
@@ -59,6 +61,12 @@ impl Content {
         self.detach_lost().await;
         self.save_all().await;
         log("cannot remove garbage", self.collect_garbage().await);
+    }
+
+    /// There is garbage, and has been for a moment: what comes in one go is collected in one transaction.
+    async fn garbage_gathered(&self) {
+        self.index.garbage_added().await;
+        sleep(GATHER).await;
     }
 
     /// Takes every row of the index into the table, so that usage and order of eviction are known.
