@@ -31,7 +31,7 @@ impl Index {
             change.put_sent(&key, &sent)?;
             Ok(true)
         };
-        self.writer.run(1, note).await
+        self.writer.run_along(1, note).await
     }
 
     /// The same of a key that is no inode's.
@@ -40,7 +40,7 @@ impl Index {
             change.put_sent(&key, &sent)?;
             if change.away(&key)?.is_none() { change.put_in_doubt(&key) } else { Ok(()) }
         };
-        self.writer.run(1, note).await
+        self.writer.run_along(1, note).await
     }
 
     /// What was noted of `key`.

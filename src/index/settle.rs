@@ -46,7 +46,7 @@ pub enum Outcome {
 impl Index {
     /// Says what S3 has now.
     pub async fn settle(&self, settled: Settled) -> Result<Outcome, IndexError> {
-        self.writer.run(1, |change| settle(change, settled)).await
+        self.writer.run_along(1, |change| settle(change, settled)).await
     }
 
     /// Says that S3 needs nothing of `ino` (an implied directory, a file that is not uploaded), unless it changed since `change`.

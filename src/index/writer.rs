@@ -6,9 +6,12 @@
 //!   I/O error, so the writer opens it again, at the latest with the next command: a disk that was
 //!   full and is not any more needs no restart.
 //! - The queue is bounded; who finds it full waits.
+//! - Background work is in no hurry: it goes along with the next group, or after a moment makes one with others like
+//!   it (`run_along`). Each commit costs the same, however much is in it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -30,6 +33,9 @@ const GROUP_WEIGHT: usize = 4096;
 /// Inodes of a removed subtree per transaction, when nothing else is to be done.
 const ORPHAN_BATCH: usize = 2048;
 
+/// 2 ms: less than a request to S3 takes, and enough to share a commit in when there are many.
+const ALONG: Duration = Duration::from_millis(2);
+
 /// What the writer and the readers share.
 pub(super) struct Shared {
     pub(super) cache: Cache,
@@ -46,11 +52,17 @@ pub(super) struct Shared {
 pub(super) struct Writer {
     /// `None` only in `drop`.
     queue: Option<mpsc::Sender<Message>>,
+    along: Along,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Commands that wait for a group to go along with. Each of their senders sees to it that one comes.
+type Along = Arc<Mutex<Vec<Box<dyn Task>>>>;
+
 enum Message {
     Run(Box<dyn Task>),
+    /// For those that nobody came by for.
+    Along,
     Close,
 }
 
@@ -96,10 +108,11 @@ impl Writer {
     /// Starts the thread.
     pub(super) fn start(ledger: Ledger, files: Files, shared: Arc<Shared>, has_orphans: bool) -> Writer {
         let (queue, commands) = mpsc::channel(QUEUE);
-        let run = Run { ledger: Some(ledger), files, shared, graves: Graves::new(), has_orphans };
+        let along = Along::default();
+        let run = Run { ledger: Some(ledger), files, shared, graves: Graves::new(), has_orphans, along: along.clone() };
         let thread = std::thread::Builder::new().name("index-writer".into()).spawn(move || run.until_closed(commands));
         let thread = thread.inspect_err(|error| error!(%error, "cannot start the index writer")).ok();
-        Writer { queue: Some(queue), thread: Mutex::new(thread) }
+        Writer { queue: Some(queue), along, thread: Mutex::new(thread) }
     }
 
     /// Runs `work` in a transaction; returns after the commit.
@@ -110,9 +123,28 @@ impl Writer {
     ) -> Result<T, IndexError> {
         let (reply, answer) = oneshot::channel();
         let command = Box::new(Command { weight, work: Some(work), done: None, reply });
-        let queue = self.queue.as_ref().ok_or(IndexError::Closed)?;
-        queue.send(Message::Run(command)).await.map_err(|_| IndexError::Closed)?;
+        self.send(Message::Run(command)).await?;
         answer.await.unwrap_or(Err(IndexError::Closed))
+    }
+
+    /// The same for who is in no hurry.
+    pub(super) async fn run_along<T: Send + 'static>(
+        &self,
+        weight: usize,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, IndexError> {
+        let (reply, mut answer) = oneshot::channel();
+        self.along.lock().push(Box::new(Command { weight, work: Some(work), done: None, reply }));
+        if let Ok(answer) = tokio::time::timeout(ALONG, &mut answer).await {
+            return answer.unwrap_or(Err(IndexError::Closed));
+        }
+        self.send(Message::Along).await?;
+        answer.await.unwrap_or(Err(IndexError::Closed))
+    }
+
+    async fn send(&self, message: Message) -> Result<(), IndexError> {
+        let queue = self.queue.as_ref().ok_or(IndexError::Closed)?;
+        queue.send(message).await.map_err(|_| IndexError::Closed)
     }
 
     /// Commits what is queued and ends the thread.
@@ -152,13 +184,15 @@ struct Run {
     shared: Arc<Shared>,
     graves: Graves,
     has_orphans: bool,
+    along: Along,
 }
 
 impl Run {
     fn until_closed(mut self, mut commands: mpsc::Receiver<Message>) {
         while let Some(first) = self.next(&mut commands) {
             match first {
-                Message::Run(task) => self.group(task, &mut commands),
+                Message::Run(task) => self.group(vec![task], &mut commands),
+                Message::Along => self.group(Vec::new(), &mut commands),
                 // what was sent before is still taken, then `next` finds the end
                 Message::Close => commands.close(),
             }
@@ -186,19 +220,24 @@ impl Run {
         commands.blocking_recv()
     }
 
-    /// Runs `first` and what else is queued in one transaction.
-    fn group(&mut self, first: Box<dyn Task>, commands: &mut mpsc::Receiver<Message>) {
-        let mut weight = first.weight();
-        let mut tasks = vec![first];
+    /// Runs `tasks`, those that go along, and what else is queued, in one transaction.
+    fn group(&mut self, mut tasks: Vec<Box<dyn Task>>, commands: &mut mpsc::Receiver<Message>) {
+        tasks.append(&mut self.along.lock());
+        let mut weight: usize = tasks.iter().map(|task| task.weight()).sum();
         while weight < GROUP_WEIGHT {
             match commands.try_recv() {
                 Ok(Message::Run(task)) => {
                     weight += task.weight();
                     tasks.push(task);
                 }
+                Ok(Message::Along) => tasks.append(&mut self.along.lock()),
                 Ok(Message::Close) => commands.close(),
                 Err(_) => break,
             }
+        }
+        if tasks.is_empty() {
+            // another group took them along
+            return;
         }
         let committed = self.transaction(|change| tasks.iter_mut().try_for_each(|task| task.run(change)));
         for task in tasks {

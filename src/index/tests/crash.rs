@@ -101,7 +101,7 @@ async fn fail(disk: &Disk, log_bytes: usize, ops: &[Op], writes: usize, crash: i
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 proptest! {

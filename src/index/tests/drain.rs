@@ -508,6 +508,6 @@ proptest! {
 
     #[test]
     fn a_drained_journal_leaves_s3_as_the_tree(steps in prop::collection::vec(step(), 1..80), order in 0..100_usize) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(play(steps, order));
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(play(steps, order));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures::FutureExt;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,4 +80,26 @@ async fn commands_of_one_group_fail_and_succeed_on_their_own() {
     assert_eq!(late.unwrap().verdict, Verdict::Late);
     assert!(attached.unwrap());
     assert_eq!(page.unwrap().1.created, 0);
+}
+
+#[tokio::test]
+async fn who_is_in_no_hurry_goes_along_with_the_next_group_or_alone_after_a_moment() {
+    let bench = Bench::new();
+    let ino = bench.put("f", "1").await.ino;
+    let mode = NewAttributes { mode: Some(0o600), ..NewAttributes::default() };
+    bench.edit(move |edit| edit.set(ino, mode)).await;
+    let key = Key::new("f").unwrap();
+
+    let mut along = Box::pin(bench.index.note_sent(ino, key.clone(), b"1".to_vec()));
+    assert!((&mut along).now_or_never().is_none());
+    assert_eq!(bench.index.sent(&key).unwrap(), None);
+    bench.put("g", "1").await;
+    assert_eq!(bench.index.sent(&key).unwrap().as_deref(), Some(b"1".as_slice()));
+    assert!(along.await.unwrap());
+
+    assert!(bench.index.note_sent(ino, key.clone(), b"2".to_vec()).await.unwrap());
+    assert_eq!(bench.crashed().index.sent(&key).unwrap().as_deref(), Some(b"2".as_slice()));
+    bench.index.close().await;
+    let late = bench.index.note_sent(ino, key, b"3".to_vec()).await;
+    assert!(matches!(late, Err(IndexError::Closed)), "{late:?}");
 }

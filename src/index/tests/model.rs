@@ -202,6 +202,6 @@ proptest! {
 
     #[test]
     fn a_listed_tree_is_the_bucket(steps in prop::collection::vec(step(), 1..60)) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(play(steps));
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(play(steps));
     }
 }

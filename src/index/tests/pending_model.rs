@@ -261,6 +261,6 @@ proptest! {
 
     #[test]
     fn no_change_is_lost_and_the_rest_is_the_bucket(steps in prop::collection::vec(step(), 1..50)) {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(play(steps));
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(play(steps));
     }
 }
