@@ -1,5 +1,6 @@
 //! The owner task: takes what is due off the queue, runs it, and takes back what became of it.
-//! Invariant: at most `uploads` tasks at once; one, and not before its time, while S3 does not answer.
+//! Invariant: at most `uploads` tasks at once, but for those that have their answer and only tell the index (as many
+//! again at most); one, and not before its time, while S3 does not answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tracing::{error, info, warn};
 use super::backoff::May;
 use super::queue::End;
 use super::sync::is_waited_for;
-use super::{Failure, Writeback};
+use super::{Failure, State, Writeback};
 use crate::index::{IndexError, Work};
 use crate::types::{Ino, Key, Tick};
 
@@ -98,7 +99,7 @@ impl Writeback {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let most = match state.outage.may() {
-            May::All => self.settings.uploads.max(1),
+            May::All => self.most_tasks(&state),
             May::One(from) => usize::from(now >= from),
         };
         if state.queue.running() >= most { None } else { state.queue.next(now) }
@@ -109,9 +110,14 @@ impl Writeback {
         let state = self.state.lock();
         let due = state.queue.next_due()?;
         match state.outage.may() {
-            May::All => (state.queue.running() < self.settings.uploads.max(1)).then_some(due),
+            May::All => (state.queue.running() < self.most_tasks(&state)).then_some(due),
             May::One(from) => (state.queue.running() == 0).then(|| due.max(from)),
         }
+    }
+
+    fn most_tasks(&self, state: &State) -> usize {
+        let uploads = self.settings.uploads.max(1);
+        uploads + state.settling.min(uploads)
     }
 
     fn take_back(&self, running: &mut Running, ended: Result<(Id, End), JoinError>) {

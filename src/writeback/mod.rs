@@ -165,6 +165,8 @@ struct State {
     outage: Outage,
     /// Why nobody answered, for a person.
     silence: Option<Failure>,
+    /// Tasks that have asked S3 and only tell the index what it said.
+    settling: usize,
     /// Keys that are being written, and by whose task.
     keys: HashMap<Key, Work>,
     /// Long files that changed during their last upload.
@@ -186,6 +188,7 @@ impl Writeback {
             queue: Queue::new(settings.upload_delay, settings.longest_delay),
             outage: Outage::default(),
             silence: None,
+            settling: 0,
             keys: HashMap::new(),
             restless: HashSet::new(),
             waiters: Vec::new(),

@@ -47,6 +47,23 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A task that leaves its place among the uploads to another, while it lives.
+struct Settling<'a>(&'a Writeback);
+
+impl Settling<'_> {
+    fn new(writeback: &Writeback) -> Settling<'_> {
+        writeback.state.lock().settling += 1;
+        writeback.poked.notify_one();
+        Settling(writeback)
+    }
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().settling -= 1;
+    }
+}
+
 impl Writeback {
     /// Works on one row.
     pub(super) async fn carry_out(self: Arc<Self>, work: Work) -> End {
@@ -164,7 +181,9 @@ impl Writeback {
     /// Tells the index what S3 has now, and whoever waits for it.
     pub(super) async fn settle(&self, task: &Task, settled: Settled) -> Result<Outcome, Trouble> {
         let (ino, change, key) = (settled.ino, settled.change, settled.key.clone());
+        let settling = Settling::new(self);
         let outcome = self.rooms.index.settle(settled).await?;
+        drop(settling);
         crash::point("writeback.after_settle");
         self.state.lock().restless.remove(&ino);
         let left = task.remote_key.clone().filter(|left| *left != key);

@@ -50,6 +50,37 @@ async fn an_upload_waits_until_the_file_is_quiet() {
 }
 
 #[tokio::test]
+async fn who_only_tells_the_index_leaves_its_place_to_the_next() {
+    let rig = Rig::with(Settings { uploads: 1, ..settings() }).await;
+    let gate = rig.s3.faults().hold(Request::Put);
+    rig.write("a", "one").await;
+    rig.write("b", "two").await;
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived()).await;
+    let running = || rig.writeback.state.lock().queue.running();
+    assert_eq!(running(), 1);
+
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+    let standing = rig.index.edit(move |_| {
+        let _ = (begun.send(()), goes_on.recv());
+        Ok::<_, IndexError>(Ok::<_, std::convert::Infallible>(()))
+    });
+    let next_begins = async {
+        has_begun.await.unwrap();
+        gate.release();
+        while running() < 2 {
+            tokio::task::yield_now().await;
+        }
+        go_on.send(()).unwrap();
+    };
+    within(async { futures::join!(standing, next_begins).0.unwrap().unwrap() }).await;
+    rig.sync().await;
+    assert_eq!((rig.stored("a").as_deref(), rig.stored("b").as_deref()), (Some("one"), Some("two")));
+    assert_eq!(rig.writeback.state.lock().settling, 0);
+}
+
+#[tokio::test]
 async fn sync_waits_for_what_was_written_during_an_upload_and_not_committed() {
     let rig = Rig::new().await;
     rig.write("f", "first").await;
