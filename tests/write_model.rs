@@ -301,7 +301,10 @@ impl Run {
     async fn patch(&mut self, n: usize, path: &str, at: u64, size: usize) {
         let Some((handle, mut bytes)) = self.file(path).await else { return };
         let patch = content(n, size);
-        self.client.write_at(&handle, at, &patch, stable_how::UNSTABLE).await.unwrap();
+        // the other writer may have removed it since it was read
+        if let Err(status) = self.client.write_at(&handle, at, &patch, stable_how::UNSTABLE).await {
+            return self.expect(status, &[]);
+        }
         self.client.commit(&handle).await.unwrap();
         let end = at as usize + patch.len();
         bytes.resize(bytes.len().max(end), 0);
