@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Origin;
-use crate::revalidate::Revalidator;
+use crate::revalidate::{Revalidator, Tellers};
 use crate::types::{Clock, Tick};
 
 /// 24 h: an event of this age still shows that bucket, queue and permissions are as they must be. A bucket in which
 /// nothing changes for so long is checked as one without events, until `fasts3 events check` or a change.
 const PROOF: Duration = Duration::from_secs(24 * 3600);
 /// 30 s: S3's events come within seconds; what is later comes out of a backlog, and there is more behind it.
-pub(crate) const LATE: Duration = Duration::from_secs(30);
+const LATE: Duration = Duration::from_secs(30);
 /// 60 s: for so long one late event tells of others.
 const LATE_FOR: Duration = Duration::from_secs(60);
 
@@ -106,12 +106,6 @@ impl Health {
         Beat { health: self.clone(), number }
     }
 
-    /// Changes were found of which no event told: what proved the sources proves nothing any more.
-    pub fn missed(&self, changes: u64) {
-        self.missed.fetch_add(changes, Ordering::Relaxed);
-        self.update(|source, _| source.proved = Tick::NEVER);
-    }
-
     /// How many changes were missed.
     pub fn missed_events(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
@@ -131,13 +125,6 @@ impl Health {
     /// Since when any source can be relied on.
     pub fn since(&self) -> Option<Tick> {
         since(&self.sources.lock())
-    }
-
-    /// Whether a source has worked and was not late ever since `tick`. What it missed does not count here: who counts that
-    /// wants to go on counting.
-    pub fn has_worked_since(&self, tick: Tick) -> bool {
-        self.update(|_, _| ());
-        self.sources.lock().iter().any(|source| source.works != Tick::NEVER && source.works <= tick)
     }
 
     /// Notices silence, until `stop`.
@@ -180,6 +167,27 @@ impl Health {
             }
         });
         self.changed.notify_one();
+    }
+}
+
+impl Tellers for Health {
+    fn since(&self) -> Option<Tick> {
+        Health::since(self)
+    }
+
+    fn has_worked_since(&self, tick: Tick) -> bool {
+        self.update(|_, _| ());
+        self.sources.lock().iter().any(|source| source.works != Tick::NEVER && source.works <= tick)
+    }
+
+    fn latest(&self) -> Duration {
+        LATE
+    }
+
+    /// What proved the sources proves nothing any more.
+    fn missed(&self, changes: u64) {
+        self.missed.fetch_add(changes, Ordering::Relaxed);
+        self.update(|source, _| source.proved = Tick::NEVER);
     }
 }
 

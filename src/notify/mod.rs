@@ -7,12 +7,11 @@
 //!   in memory alone, and that is enough: after a start everything is distrusted once.
 //! - Memory is bounded, whatever comes in; a source that brings more than is taken waits.
 //!
-//! `hint` is what is told, `intake` takes it in `order` and, where it comes in a `wave`, at its leisure; `health` says
+//! `intake` takes what is told, `types::Hint`s, in `order` and, where it comes in a `wave`, at its leisure; `health` says
 //! whether the sources can be relied on; those are `sqs` and `webhook`, which `sources` starts, and `peers`.
 
 pub mod check;
 pub mod health;
-pub mod hint;
 pub mod intake;
 mod order;
 pub mod peers;
@@ -27,9 +26,7 @@ pub mod sqs;
 mod wave;
 pub mod webhook;
 
-pub(crate) use health::LATE;
 pub use health::{Beat, Health, Standing};
-pub use hint::{Hint, Origin, Said, Sequencer};
 pub use intake::{Counts, Intake};
 pub use peers::Peers;
 pub use queue_url::QueueUrl;
@@ -37,6 +34,8 @@ pub use scope::Scope;
 pub use secret::Secret;
 pub use source::{Heartbeat, Source, SourceHealth, SourceState};
 pub use sources::Sources;
+
+pub use crate::types::{Hint, Origin, Said, Sequencer};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

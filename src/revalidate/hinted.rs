@@ -21,9 +21,8 @@ use super::listing::How;
 use super::queue::LIST_PAYS;
 use super::{Asked, Revalidator, Stamps, Trouble, check};
 use crate::index::{IndexError, Kind, Located, Node, Remote, Seen, Source};
-use crate::notify::{Hint, Origin, Said};
 use crate::store::{self, RequestKind, Turn};
-use crate::types::{Component, Ino, Key, Tick, Time};
+use crate::types::{Component, Hint, Ino, Key, Origin, Said, Tick, Time};
 
 /// Names to be asked about: with keys of 100 bytes some MB.
 const MOST_NAMES: usize = 16_384;

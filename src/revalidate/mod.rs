@@ -49,7 +49,7 @@ pub use hinted::Effect;
 pub use listing::ListingProgress;
 pub use mirror::MirrorProgress;
 pub use stats::FreshStats;
-pub use sweep::{Rounds, SweepProgress};
+pub use sweep::{Rounds, SweepProgress, Tellers};
 
 use crate::content::{Content, Object};
 use crate::index::{Applied, Index, IndexError, Node, Observation, Seen, Source, Verdict};

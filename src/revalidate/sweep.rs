@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::listing::{Fetched, How, keys_of};
 use super::{Revalidator, Trouble};
 use crate::index::{IndexError, Kind, PageApplied, Sweep};
-use crate::notify::Health;
 use crate::store::ListRequest;
 use crate::types::name::ComponentKind;
 use crate::types::{Ino, Tick};
 use missed::Doubts;
+pub use missed::Tellers;
 
 /// 1 s: at most 86,400 LISTs a day, which are $0.43; 900 pages in 15 minutes.
 const PAGE_GAP: Duration = Duration::from_secs(1);
@@ -74,10 +74,15 @@ pub(super) struct Swept {
 
 impl Revalidator {
     /// Sweeps until `stop`. Only one call at a time makes sense. The first pass begins after a period: at the start
-    /// everything is checked anyway.
-    pub async fn keep_sweeping(self: Arc<Revalidator>, rounds: Rounds, health: Arc<Health>, stop: CancellationToken) {
+    /// everything is checked anyway. Changes of which `tellers` should have told are counted there.
+    pub async fn keep_sweeping(
+        self: Arc<Revalidator>,
+        rounds: Rounds,
+        tellers: Arc<dyn Tellers>,
+        stop: CancellationToken,
+    ) {
         self.swept.lock().progress.every_s = rounds.every.as_secs();
-        let doubts = Doubts::new(health, self.clone());
+        let doubts = Doubts::new(tellers, self.clone());
         let mut sweeper = Sweeper { revalidator: self, rounds, doubts, gap: Duration::ZERO, asked: None };
         tokio::select! {
             () = stop.cancelled() => {}

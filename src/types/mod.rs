@@ -3,6 +3,7 @@
 //! Invariant: a value of these types is always legal; parsing happens once, at the edge.
 
 pub mod clock;
+pub mod hint;
 pub mod key;
 pub mod name;
 
@@ -10,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use clock::{Clock, Tick, Time};
+pub use hint::{Hint, Origin, Said, Sequencer};
 pub use key::Key;
 pub use name::{Component, Name};
 

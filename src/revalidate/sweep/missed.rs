@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::after;
 use crate::index::Finding;
-use crate::notify::{Health, LATE};
 use crate::revalidate::Revalidator;
 use crate::types::{Key, Tick, Time};
 
@@ -19,9 +18,22 @@ const MOST: usize = 16_384;
 /// 60 s: how far S3's clock and ours may be apart; and S3 says of an upload in parts when it began.
 const SKEW: Duration = Duration::from_secs(60);
 
+/// Who is to tell of changes, as far as the sweep has to know. `notify` has them; here they are only judged.
+pub trait Tellers: Send + Sync + 'static {
+    /// Since when any of them can be relied on.
+    fn since(&self) -> Option<Tick>;
+    /// Whether one of them has worked and was not late ever since `tick`. What it missed does not count here: who counts that
+    /// wants to go on counting.
+    fn has_worked_since(&self, tick: Tick) -> bool;
+    /// How long after a change they tell of it at the latest.
+    fn latest(&self) -> Duration;
+    /// So many changes were found of which none of them told.
+    fn missed(&self, changes: u64);
+}
+
 /// What may have been missed.
 pub(super) struct Doubts {
-    health: Arc<Health>,
+    tellers: Arc<dyn Tellers>,
     revalidator: Arc<Revalidator>,
     /// Since when a source works that was healthy then.
     since: Option<Tick>,
@@ -40,8 +52,8 @@ struct Doubt {
 }
 
 impl Doubts {
-    pub(super) fn new(health: Arc<Health>, revalidator: Arc<Revalidator>) -> Doubts {
-        Doubts { health, revalidator, since: None, passed: Tick::NEVER, waiting: VecDeque::new() }
+    pub(super) fn new(tellers: Arc<dyn Tellers>, revalidator: Arc<Revalidator>) -> Doubts {
+        Doubts { tellers, revalidator, since: None, passed: Tick::NEVER, waiting: VecDeque::new() }
     }
 
     /// A whole pass that began at `started` has ended.
@@ -56,10 +68,11 @@ impl Doubts {
         }
         self.look_at_health();
         let now = self.revalidator.clock.now();
+        let due = after(now, self.tellers.latest());
         for finding in found {
             let Some(from) = self.earliest(&finding, now) else { continue };
             if finding.distrusted < from && self.waiting.len() < MOST {
-                self.waiting.push_back(Doubt { key: finding.key, from, due: after(now, LATE) });
+                self.waiting.push_back(Doubt { key: finding.key, from, due });
             }
         }
     }
@@ -73,7 +86,7 @@ impl Doubts {
             let missed = self.waiting.drain(..due).filter(is_untold).count();
             if missed > 0 {
                 tracing::warn!(missed, "the sweep found changes that no event told of");
-                self.health.missed(missed as u64);
+                self.tellers.missed(missed as u64);
             }
         }
         self.waiting.front().map(|doubt| doubt.due)
@@ -81,9 +94,9 @@ impl Doubts {
 
     /// Where sources fail, an event may be late for that: then nothing is judged that was found before.
     fn look_at_health(&mut self) {
-        if !self.since.is_some_and(|since| self.health.has_worked_since(since)) {
+        if !self.since.is_some_and(|since| self.tellers.has_worked_since(since)) {
             self.waiting.clear();
-            self.since = self.health.since();
+            self.since = self.tellers.since();
         }
     }
 

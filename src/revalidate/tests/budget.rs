@@ -222,8 +222,8 @@ async fn names_that_are_said_to_be_new_are_asked_about_when_there_is_money() {
     rig.list("d").await;
     rig.spend_all().await;
     rig.bucket.put("d/b", "x", &[]);
-    let (said, key) = (crate::notify::Said::Written { etag: None, size: None }, Key::new("d/b").unwrap());
-    let hint = crate::notify::Hint { key, said, sequencer: None, at: None, origin: crate::notify::Origin::Sqs };
+    let (said, key) = (crate::types::Said::Written { etag: None, size: None }, Key::new("d/b").unwrap());
+    let hint = crate::types::Hint { key, said, sequencer: None, at: None, origin: crate::types::Origin::Sqs };
     rig.revalidator.hinted(&hint).unwrap();
     rig.someone_waits().await;
     assert_eq!(rig.s3.requests().total(), 0);

@@ -1,8 +1,8 @@
-//! What a source tells: that something happened to a key.
+//! A hint: somebody says that something happened to a key. How it comes is `notify`'s, what it does `revalidate`'s.
 
 use std::cmp::Ordering;
 
-use crate::types::{ETag, Key, Time};
+use super::{ETag, Key, Time};
 
 /// Who says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
