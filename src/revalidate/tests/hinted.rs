@@ -1,5 +1,7 @@
 //! What others say has changed: issue 5's "a hint only expires; truth comes from S3".
 
+mod guards;
+
 use super::*;
 use crate::notify::{Hint, Intake, Origin, Said, Sequencer, Tell, Told};
 use crate::revalidate::Effect;
