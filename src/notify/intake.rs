@@ -121,3 +121,99 @@ impl Tell for Intake {
         self.revalidator.distrust_all().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::revalidate::tests::Rig;
+    use crate::types::{ETag, Key, Origin, Sequencer};
+
+    fn hint(key: &str, said: Said) -> Hint {
+        Hint { key: Key::new(key).unwrap(), said, sequencer: None, at: None, origin: Origin::Webhook }
+    }
+
+    fn written(key: &str, digits: &str) -> Hint {
+        let said = Said::Written { etag: Some(ETag::new("new")), size: None };
+        Hint { sequencer: Sequencer::new(digits), ..hint(key, said) }
+    }
+
+    async fn tell(intake: &Intake, hints: Vec<Hint>) -> [usize; 4] {
+        let Told { applied, echoes, outdated, elsewhere } = intake.tell(hints).await;
+        [applied, echoes, outdated, elsewhere]
+    }
+
+    #[tokio::test]
+    async fn each_hint_is_counted_once_for_what_it_came_to() {
+        let rig = Rig::new().await;
+        rig.warm("here", "one").await;
+        let known = rig.known("here").unwrap().remote.clone().unwrap();
+        let intake = Intake::new(rig.revalidator.clone());
+        let echo = hint("here", Said::Written { etag: Some(known.etag), size: Some(3) });
+        let gone = hint("not/here", Said::Removed);
+        let told = tell(&intake, vec![written("here", "2"), written("here", "1"), echo, gone.clone()]).await;
+        assert_eq!(told, [1, 1, 1, 1]);
+        assert_eq!(tell(&intake, vec![gone; 2]).await, [0, 0, 0, 2]);
+        assert_eq!(tell(&intake, Vec::new()).await, [0; 4]);
+        let counts = Counts { hints: 6, applied: 1, echoes: 1, outdated: 1, elsewhere: 3 };
+        assert_eq!(intake.counts(), counts, "of all messages");
+    }
+
+    #[tokio::test]
+    async fn only_a_later_event_of_the_same_key_is_news() {
+        let rig = Rig::new().await;
+        let intake = Intake::new(rig.revalidator.clone());
+        let hints = ["9", "0A", "A", "9"].map(|digits| written("a", digits));
+        assert_eq!(tell(&intake, hints.to_vec()).await, [2, 0, 2, 0]);
+        assert_eq!(tell(&intake, vec![written("b", "1")]).await, [1, 0, 0, 0], "another key");
+        let unnumbered = Hint { sequencer: None, ..written("a", "1") };
+        assert_eq!(tell(&intake, vec![unnumbered; 2]).await, [2, 0, 0, 0], "whoever numbers nothing is always heard");
+        assert_eq!(tell(&intake, vec![written("a", "A")]).await, [0, 0, 1, 0], "and changes no order");
+    }
+
+    #[tokio::test]
+    async fn outdated_hint_distrusts_nothing() {
+        let rig = Rig::new().await;
+        rig.warm("a", "one").await;
+        let intake = Intake::new(rig.revalidator.clone());
+        let distrusted = || rig.known("a").unwrap().freshness.distrusted();
+        tell(&intake, vec![written("a", "2")]).await;
+        let before = distrusted();
+        assert_eq!(before, rig.clock.now());
+        rig.pass_recheck();
+        tell(&intake, vec![written("a", "1"), written("a", "2")]).await;
+        assert_eq!(distrusted(), before);
+        tell(&intake, vec![written("a", "3")]).await;
+        assert_eq!(distrusted(), rig.clock.now());
+    }
+
+    #[tokio::test]
+    async fn change_of_a_prefix_is_of_all_below_and_any_other_word_of_its_marker_alone() {
+        let rig = Rig::new().await;
+        rig.warm("d/a", "one").await;
+        let intake = Intake::new(rig.revalidator.clone());
+        let is_trusted = || rig.known("d/a").unwrap().freshness.distrusted() != rig.clock.now();
+        rig.pass_recheck();
+        for marker in [written("d/", "1"), hint("d/", Said::Removed)] {
+            assert_eq!(tell(&intake, vec![marker]).await, [1, 0, 0, 0]);
+            assert!(is_trusted());
+        }
+        assert_eq!(tell(&intake, vec![hint("d/a", Said::Changed)]).await, [1, 0, 0, 0], "a key");
+        assert!(!is_trusted());
+        rig.pass_recheck();
+        assert!(is_trusted());
+        assert_eq!(tell(&intake, vec![hint("d/", Said::Changed)]).await, [1, 0, 0, 0]);
+        assert!(!is_trusted());
+    }
+
+    #[tokio::test]
+    async fn word_that_nothing_is_to_be_trusted_is_passed_on_and_counts_as_no_hint() {
+        let rig = Rig::new().await;
+        rig.warm("a", "one").await;
+        let intake = Intake::new(rig.revalidator.clone());
+        rig.pass_recheck();
+        intake.distrust_all().await;
+        assert_eq!(rig.known("a").unwrap().freshness.distrusted(), rig.clock.now());
+        assert_eq!(intake.counts(), Counts::default());
+    }
+}

@@ -134,7 +134,7 @@ impl Rig {
     }
 
     /// What is here at `path` now, without asking and without telling anybody.
-    fn known(&self, path: &str) -> Option<Arc<Node>> {
+    pub(crate) fn known(&self, path: &str) -> Option<Arc<Node>> {
         self.index.resolve(&Key::new(path).unwrap()).unwrap()
     }
 
@@ -184,7 +184,7 @@ impl Rig {
     }
 
     /// Longer than `--recheck` passes.
-    fn pass_recheck(&self) {
+    pub(crate) fn pass_recheck(&self) {
         self.clock.advance(config::RECHECK * 2);
     }
 
@@ -193,7 +193,7 @@ impl Rig {
     }
 
     /// A file that is whole here, with a check just settled.
-    async fn warm(&self, key: &str, text: &str) {
+    pub(crate) async fn warm(&self, key: &str, text: &str) {
         self.bucket.put(key, text.to_owned(), &[]);
         assert_eq!(self.read(key).await, text);
         self.settled(key).await;
