@@ -1,8 +1,10 @@
 //! Write-back ahead of COMMIT: the disk takes what was written while more of it comes, so that COMMIT of a long file finds
 //! little left to wait for. Durable it is not before its COMMIT.
-//! Owns: how much of a file has been added since the kernel was last asked.
-//! Invariant: one thread at most is asking for a file, and no WRITE waits for it.
+//! Owns: how much of a file has been added since the kernel was last asked, and what was wrong when it was.
+//! Invariants: one thread at most is asking for a file, and no WRITE waits for it; what was wrong fails the next sync, as
+//! the kernel tells it once.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,7 +19,11 @@ const STRETCH_BYTES: u64 = 8 << 20;
 
 /// What has been added to a file.
 #[derive(Default)]
-pub(super) struct Ahead(Mutex<Added>);
+pub(super) struct Ahead {
+    added: Mutex<Added>,
+    /// Held by the thread that asks.
+    failure: Mutex<Option<io::Error>>,
+}
 
 #[derive(Default)]
 struct Added {
@@ -34,7 +40,7 @@ impl Ahead {
         if bytes == 0 {
             return;
         }
-        let mut added = self.0.lock();
+        let mut added = self.added.lock();
         added.range = match added.bytes {
             0 => range.clone(),
             _ => added.range.start.min(range.start)..added.range.end.max(range.end),
@@ -44,7 +50,7 @@ impl Ahead {
 
     /// What the kernel is to be asked for now, by whoever gets it; `done` follows. Not what lies scattered.
     fn due(&self) -> Option<Range<u64>> {
-        let mut added = self.0.lock();
+        let mut added = self.added.lock();
         if added.busy || added.bytes < STRETCH_BYTES {
             return None;
         }
@@ -54,7 +60,12 @@ impl Ahead {
     }
 
     fn done(&self) {
-        self.0.lock().busy = false;
+        self.added.lock().busy = false;
+    }
+
+    /// Comes after an fdatasync: what was wrong since the last one, once whoever is asking has ended.
+    pub(super) fn settled(&self) -> io::Result<()> {
+        self.failure.lock().take().map_or(Ok(()), Err)
     }
 }
 
@@ -65,12 +76,19 @@ impl Staged {
             let staged = self.clone();
             // it may have to wait for the disk's queue, and nobody waits for it
             drop(spawn_blocking(move || {
-                if let Ok(file) = staged.file() {
-                    disk::begin_write_back(&file, range);
-                }
+                staged.write_back(range);
                 staged.ahead.done();
             }));
         }
+    }
+
+    /// Blocks on the disk.
+    pub(super) fn write_back(&self, range: Range<u64>) {
+        // what is wrong with the file itself, its sync finds, too
+        let Ok(file) = self.file() else { return };
+        let mut failure = self.ahead.failure.lock();
+        let begun = self.volume.faults.before_write_back().and_then(|()| disk::begin_write_back(&file, range));
+        *failure = failure.take().or(begun.err());
     }
 }
 

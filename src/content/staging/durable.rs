@@ -187,6 +187,7 @@ impl Staged {
         }
         self.volume.faults.before_sync()?;
         self.file()?.sync_data()?;
+        self.ahead.settled()?;
         let ticket = self.name.load(Ordering::Acquire);
         if ticket > 0 {
             self.volume.dir.settle_name(ticket)?;

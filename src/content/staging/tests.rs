@@ -400,6 +400,21 @@ async fn failed_fsync_is_told_to_all_who_waited_and_changes_the_verifier() {
 }
 
 #[tokio::test]
+async fn failed_write_back_fails_the_next_sync_which_changes_the_verifier() {
+    let (rig, faults) = Rig::sick(CacheLimit::Bytes(1 << 40));
+    let staged = rig.made("f").await;
+    rig.write(&staged, 0, b"abc").await.unwrap();
+    let verifier = rig.content.write_verifier();
+    faults.fail_write_backs(1);
+    staged.write_back(0..3);
+    staged.write_back(0..3);
+    rig.content.sync(&staged).await.unwrap_err();
+    assert_ne!(rig.content.write_verifier(), verifier);
+    rig.content.sync(&staged).await.unwrap();
+    assert_eq!(rig.index.staged(staged.id()).unwrap().unwrap().ranges, [0..3]);
+}
+
+#[tokio::test]
 async fn suspect_bytes_are_written_again_and_newer_ones_kept() {
     let (rig, faults) = Rig::sick(CacheLimit::Bytes(1 << 40));
     let staged = rig.made("f").await;
