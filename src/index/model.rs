@@ -166,8 +166,8 @@ pub struct Away {
     pub ino: Option<Ino>,
 }
 
-/// What has come to the journal: something for `writeback` to look at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What has come to the journal: something for `writeback` to look at. In order: what was made first comes first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
     /// This inode's row.
     Inode(Ino),

@@ -109,7 +109,9 @@ impl Queue {
     pub(super) fn press(&mut self, work: &Work, now: Tick) {
         let Some(entry) = self.entries.get_mut(work) else { return self.enter_pressed(work, now) };
         entry.pressed = true;
-        if let State::Waiting(_) = entry.state {
+        if let State::Waiting((due, _)) = entry.state
+            && due > now
+        {
             self.wait(work.clone(), now);
         }
     }
@@ -363,6 +365,16 @@ mod tests {
         queue.finish(&row(3), End::Done, Tick(1));
         queue.answered_again(Tick(2));
         assert_eq!((queue.next(Tick(2)), queue.next(Tick(2))), (Some(row(1)), None));
+    }
+
+    #[test]
+    fn pressed_rows_keep_their_order() {
+        let mut queue = queue();
+        (1..=4).for_each(|ino| queue.changed(row(ino), Tick(ino)));
+        queue.changed(row(5), Tick(5_000));
+        (1..=5).rev().for_each(|ino| queue.press(&row(ino), Tick(5_000)));
+        let order: Vec<Work> = std::iter::from_fn(|| queue.next(Tick(5_000))).collect();
+        assert_eq!(order, [1, 2, 3, 4, 5].map(row));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Whoever waits has a `Waiter`: the rows that there were when they asked. Tasks tick them off.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ impl Lately {
 pub(super) struct Waiter {
     number: u64,
     /// What is waited for, and the change that must be in S3.
-    left: HashMap<Work, u64>,
+    left: BTreeMap<Work, u64>,
     /// What of it has failed for good, as things are.
     failed: HashMap<Work, Failure>,
 }
@@ -143,7 +143,7 @@ impl Writeback {
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
-    async fn wait_for(&self, rows: HashMap<Work, u64>) -> Result<(), Vec<Failure>> {
+    async fn wait_for(&self, rows: BTreeMap<Work, u64>) -> Result<(), Vec<Failure>> {
         let registered = self.register(rows);
         loop {
             let advanced = self.advanced.notified();
@@ -166,13 +166,14 @@ impl Writeback {
         }
     }
 
-    fn register(&self, rows: HashMap<Work, u64>) -> Registered<'_> {
+    fn register(&self, rows: BTreeMap<Work, u64>) -> Registered<'_> {
         // first, so that a task that ends now finds them in the queue
         self.take_work();
         let now = self.clock.now();
         let mut state = self.state.lock();
         state.waiter_numbers += 1;
         let number = state.waiter_numbers;
+        // in their order: neighbours together, for whom one question to S3 is enough
         rows.keys().for_each(|work| state.queue.press(work, now));
         state.waiters.push(Waiter { number, left: rows, failed: HashMap::new() });
         self.poked.notify_one();
@@ -180,8 +181,8 @@ impl Writeback {
     }
 
     /// The rows of `under` and below, and whether one of them is a moved directory.
-    fn rows(&self, under: Option<Ino>) -> Result<(HashMap<Work, u64>, bool), IndexError> {
-        let (mut rows, mut moves) = (HashMap::new(), false);
+    fn rows(&self, under: Option<Ino>) -> Result<(BTreeMap<Work, u64>, bool), IndexError> {
+        let (mut rows, mut moves) = (BTreeMap::new(), false);
         self.each_pending(|ino, pending| {
             let Some(node) = self.rooms.index.node(ino)? else { return Ok(()) };
             let stays = self.is_excluded(&node) && node.remote.is_none();

@@ -50,6 +50,22 @@ async fn an_upload_waits_until_the_file_is_quiet() {
 }
 
 #[tokio::test]
+async fn sync_uploads_neighbours_together() {
+    let rig = Rig::with(Settings { uploads: 1, ..settings() }).await;
+    let written = Arc::new(Mutex::new(Vec::new()));
+    rig.s3.set_witness({
+        let written = written.clone();
+        move |change| written.lock().push(change.key.to_string())
+    });
+    let names: Vec<String> = (0..50).map(|number| format!("f{number:02}")).collect();
+    for name in &names {
+        rig.write(name, "one").await;
+    }
+    rig.sync().await;
+    assert_eq!(*written.lock(), names);
+}
+
+#[tokio::test]
 async fn who_only_tells_the_index_leaves_its_place_to_the_next() {
     let rig = Rig::with(Settings { uploads: 1, ..settings() }).await;
     let gate = rig.s3.faults().hold(Request::Put);
