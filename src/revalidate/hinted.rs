@@ -56,7 +56,7 @@ pub enum Effect {
 /// What is still to be asked about, and whether somebody is at it.
 #[derive(Default)]
 pub(super) struct Wanted {
-    /// Keys and prefixes that have come or gone, by directory; `None`: too many to tell.
+    /// Keys and prefixes that have come or gone, by directory; `None`: nobody can tell, or they are too many.
     names: HashMap<Ino, Option<HashSet<Key>>>,
     /// How many those are.
     count: usize,
@@ -66,19 +66,16 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    fn add(&mut self, dir: Ino, key: Key) {
+    fn add(&mut self, dir: Ino, key: Option<Key>) {
         let is_full = self.count.max(self.names.len()) >= MOST_NAMES;
         if is_full && !self.names.contains_key(&dir) {
             return;
         }
         let names = self.names.entry(dir).or_insert_with(|| Some(HashSet::new()));
-        match names {
-            Some(keys) if is_full => {
-                self.count -= keys.len();
-                *names = None;
-            }
-            Some(keys) => self.count += usize::from(keys.insert(key)),
-            None => {}
+        match (names, key.filter(|_| !is_full)) {
+            (Some(keys), Some(key)) => self.count += usize::from(keys.insert(key)),
+            (names, None) => self.count -= names.take().map_or(0, |keys| keys.len()),
+            (None, Some(_)) => {}
         }
     }
 
@@ -155,7 +152,7 @@ impl Revalidator {
             if let Some(parent) = self.index.node(node.parent)? {
                 parent.freshness.distrust(now);
             }
-            self.ask_soon(node.parent, hint.key.clone());
+            self.ask_soon(node.parent, Some(hint.key.clone()));
         } else if node.freshness.served() > 0 || (check::is_complete(node) && self.has_leisure(now)) {
             self.enqueue_anew(node);
         }
@@ -179,7 +176,7 @@ impl Revalidator {
             self.lookups.forsake(&name);
         }
         if dir.listed && !self.is_ours(dir) {
-            self.ask_soon(dir.ino, key);
+            self.ask_soon(dir.ino, Some(key));
         }
     }
 
@@ -233,8 +230,8 @@ impl Revalidator {
         is_below
     }
 
-    /// Has S3 asked about `key`, which is, or would be, an entry of `dir`.
-    fn ask_soon(&self, dir: Ino, key: Key) {
+    /// Has S3 asked about `key`, which is, or would be, an entry of `dir`; `None`: about all entries.
+    fn ask_soon(&self, dir: Ino, key: Option<Key>) {
         let mut wanted = self.wanted.lock();
         wanted.add(dir, key);
         if !std::mem::replace(&mut wanted.asking, true) {
@@ -367,16 +364,47 @@ impl Revalidator {
     /// What came in by an answer to a question sent at `sent`, older than what was said of it, is distrusted and asked
     /// about. To be called when it is in the index: who says something of it later finds it there.
     pub(super) fn distrust_again(&self, keys: &[Key], sent: Tick) -> Result<(), Trouble> {
+        if !self.recent.is_anything_since(sent) {
+            return Ok(());
+        }
+        let mut level = None;
         for key in keys {
             if let Some(said) = self.recent.since(key, sent)
                 && let Located::Here(node) = self.index.locate(key)?
             {
                 node.freshness.distrust(said);
-                self.ask_soon(node.parent, key.clone());
+                self.ask_soon(node.parent, Some(key.clone()));
+            }
+            let of_key = prefixes(key).last();
+            if of_key != level {
+                self.distrust_level(key, sent)?;
+                level = of_key;
             }
         }
         Ok(())
     }
+
+    /// The same, of the directory that `key` is in: a listing of all below brings it in as listed, and may lack a name
+    /// that was said to be there. As the directory was not here then, only the first one on the way to it was noted.
+    fn distrust_level(&self, key: &Key, sent: Tick) -> Result<(), IndexError> {
+        let way: Vec<Key> = prefixes(key).filter_map(Key::new).collect();
+        if let Some(said) = way.iter().filter_map(|prefix| self.recent.since(prefix, sent)).max()
+            && let Located::Here(node) = self.index.locate(key)?
+            && let Some(dir) = self.index.node(node.parent)?
+        {
+            dir.freshness.distrust(said);
+            if way.iter().any(|prefix| self.recent.of(prefix, sent).is_some()) {
+                self.ask_soon(dir.ino, None);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The prefixes of the directories on the way to `key`, the outermost first.
+fn prefixes(key: &Key) -> impl DoubleEndedIterator<Item = &str> {
+    let inner = &key[..key.len().saturating_sub(1)];
+    inner.match_indices('/').map(|(at, _)| &inner[..=at])
 }
 
 fn nanos(duration: Duration) -> i64 {

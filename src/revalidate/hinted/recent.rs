@@ -57,7 +57,12 @@ impl Recent {
         }
         let around = |(prefix, at): &(Key, Tick)| key.starts_with(prefix.as_str()).then_some(*at);
         let around = self.prefixes.lock().iter().filter_map(around).max();
-        around.max(self.keys.get(&self.hasher.hash_one(key))).filter(|at| *at >= sent)
+        around.filter(|at| *at >= sent).max(self.of(key, sent))
+    }
+
+    /// The same, of `key` itself.
+    pub(super) fn of(&self, key: &Key, sent: Tick) -> Option<Tick> {
+        self.keys.get(&self.hasher.hash_one(key)).filter(|at| *at >= sent)
     }
 }
 

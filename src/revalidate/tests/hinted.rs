@@ -36,14 +36,18 @@ impl Bench {
         told
     }
 
-    /// Waits until nothing is asked any more; what waits for a later tick gets it.
+    /// Waits until nothing is asked any more.
     async fn quiet(&self) {
-        let quiet = self.rig.revalidator.quiet();
-        tokio::pin!(quiet);
+        self.meanwhile(self.rig.revalidator.quiet()).await;
+    }
+
+    /// Waits for `what`; what waits for a later tick gets it.
+    async fn meanwhile(&self, what: impl Future<Output = ()>) {
+        tokio::pin!(what);
         let all = async {
             loop {
                 tokio::select! {
-                    () = &mut quiet => return,
+                    () = &mut what => return,
                     () = tokio::time::sleep(Duration::from_millis(1)) => self.rig.clock.advance(Duration::from_millis(1)),
                 }
             }
@@ -140,6 +144,24 @@ async fn listing_in_flight_that_was_sent_before_the_hint_settles_nothing() {
     assert!(!t.rig.revalidator.is_absent(&dir, &name("b")), "its listing is older than what was said");
     assert_eq!(t.rig.read("d/b").await, "new");
     assert!(t.rig.known("d/a").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listing_of_all_below_that_was_sent_before_the_hint_lacks_no_name_of_a_directory_that_it_brings() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    t.rig.list("d").await;
+    t.quiet().await;
+    t.rig.bucket.put("d/s/t/a", "old", &[]);
+    let gate = t.rig.s3.faults().hold_answer(Request::List);
+    t.tell(vec![hint("d/", Said::Changed)]).await;
+    t.meanwhile(gate.arrived()).await;
+    t.rig.bucket.put("d/s/t/x", "new", &[]);
+    t.tell(vec![written("d/s/t/x")]).await;
+    gate.release();
+    t.quiet().await;
+    assert!(t.rig.known("d/s/t/").unwrap().listed);
+    assert!(t.rig.known("d/s/t/x").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
