@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::order::Order;
 use super::wave::Wave;
-use super::{Hint, Said, Tell, Told};
+use super::{Hint, Tell, Told};
 use crate::revalidate::{Effect, Revalidator};
 
 /// Hints taken between two looks at the pace.
@@ -75,12 +75,7 @@ impl Intake {
             told.outdated += 1;
             return;
         }
-        let is_prefix = hint.said == Said::Changed && hint.key.is_prefix();
-        let effect = match is_prefix {
-            true => self.revalidator.hinted_below(&hint.key).await,
-            false => self.revalidator.hinted(hint),
-        };
-        match effect {
+        match self.revalidator.hinted(hint).await {
             Ok(Effect::Applied) => told.applied += 1,
             Ok(Effect::Echo) => told.echoes += 1,
             Ok(Effect::Elsewhere) => told.elsewhere += 1,
@@ -127,7 +122,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::revalidate::tests::Rig;
-    use crate::types::{ETag, Key, Origin, Sequencer};
+    use crate::types::{ETag, Key, Origin, Said, Sequencer};
 
     fn hint(key: &str, said: Said) -> Hint {
         Hint { key: Key::new(key).unwrap(), said, sequencer: None, at: None, origin: Origin::Webhook }

@@ -88,10 +88,17 @@ impl Wanted {
 }
 
 impl Revalidator {
-    /// Takes what was said of one key: from now on no answer trusts what was there before.
+    /// Takes what was said of one key, or of all below a prefix: from now on no answer trusts what was there before.
     /// # Errors
     /// When the index cannot tell what the key is.
-    pub fn hinted(&self, hint: &Hint) -> Result<Effect, IndexError> {
+    pub async fn hinted(&self, hint: &Hint) -> Result<Effect, IndexError> {
+        match hint.said {
+            Said::Changed if hint.key.is_prefix() => self.hinted_below(&hint.key).await,
+            _ => self.hinted_key(hint),
+        }
+    }
+
+    fn hinted_key(&self, hint: &Hint) -> Result<Effect, IndexError> {
         let now = self.clock.now();
         // First of all: what comes in between this and the next line finds it.
         self.recent.note(&hint.key, now);
@@ -110,9 +117,7 @@ impl Revalidator {
     }
 
     /// The same, of all that is below a prefix.
-    /// # Errors
-    /// As `hinted`.
-    pub async fn hinted_below(&self, prefix: &Key) -> Result<Effect, IndexError> {
+    async fn hinted_below(&self, prefix: &Key) -> Result<Effect, IndexError> {
         let now = self.clock.now();
         self.doubt_names(prefix, now);
         let dir = match self.index.locate(prefix)? {

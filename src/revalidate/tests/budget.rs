@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::{ListRequest, RequestKind};
+use crate::types::{Hint, Origin, Said};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// What an hour pays for.
@@ -222,9 +223,9 @@ async fn names_that_are_said_to_be_new_are_asked_about_when_there_is_money() {
     rig.list("d").await;
     rig.spend_all().await;
     rig.bucket.put("d/b", "x", &[]);
-    let (said, key) = (crate::types::Said::Written { etag: None, size: None }, Key::new("d/b").unwrap());
-    let hint = crate::types::Hint { key, said, sequencer: None, at: None, origin: crate::types::Origin::Sqs };
-    rig.revalidator.hinted(&hint).unwrap();
+    let (said, key) = (Said::Written { etag: None, size: None }, Key::new("d/b").unwrap());
+    let hint = Hint { key, said, sequencer: None, at: None, origin: Origin::Sqs };
+    rig.revalidator.hinted(&hint).await.unwrap();
     rig.someone_waits().await;
     assert_eq!(rig.s3.requests().total(), 0);
     assert!(rig.find("d/b").await.unwrap().is_some(), "who looks for it finds it at once");

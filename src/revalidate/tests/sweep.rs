@@ -1,7 +1,7 @@
 //! The sweep: issue 5's "finds what events missed; what it finds is counted as `missed_events`".
 
 use super::*;
-use crate::notify::{Beat, Health, Hint, Intake, Origin, Said, Tell};
+use crate::types::{Hint, Origin, Said};
 
 const PERIOD: Duration = Duration::from_secs(900);
 /// After which an event is late.
@@ -12,9 +12,53 @@ const LONG: Duration = Duration::from_secs(100);
 /// A rig with an event source that is healthy, checks that are rare, and a sweep.
 struct Bench {
     rig: Rig,
-    health: Arc<Health>,
-    beat: Beat,
-    intake: Arc<Intake>,
+    source: Arc<EventSource>,
+}
+
+/// What should have told of changes. It works, or it does not; it is relied on until it misses one.
+struct EventSource {
+    revalidator: Arc<Revalidator>,
+    now: Mutex<Standing>,
+}
+
+#[derive(Default)]
+struct Standing {
+    works_since: Option<Tick>,
+    trusted_since: Option<Tick>,
+    missed: u64,
+}
+
+impl EventSource {
+    fn set(&self, change: impl FnOnce(&mut Standing)) {
+        let mut now = self.now.lock();
+        change(&mut now);
+        self.revalidator.told_since(now.trusted_since);
+    }
+
+    fn missed_events(&self) -> u64 {
+        self.now.lock().missed
+    }
+}
+
+impl Tellers for EventSource {
+    fn since(&self) -> Option<Tick> {
+        self.now.lock().trusted_since
+    }
+
+    fn has_worked_since(&self, tick: Tick) -> bool {
+        self.now.lock().works_since.is_some_and(|since| since <= tick)
+    }
+
+    fn latest(&self) -> Duration {
+        LATE
+    }
+
+    fn missed(&self, changes: u64) {
+        self.set(|now| {
+            now.missed += changes;
+            now.trusted_since = None;
+        });
+    }
 }
 
 impl Bench {
@@ -24,10 +68,8 @@ impl Bench {
         setup.settings.recheck_healthy = Duration::from_secs(100_000);
         let rig = Rig::with(setup).await;
         keys.iter().for_each(|key| drop(rig.bucket.put(key, "one", &[])));
-        let health = Health::new(rig.revalidator.clone(), rig.clock.clone());
-        let beat = health.register(Origin::Sqs, Duration::from_secs(100_000));
-        let intake = Intake::new(rig.revalidator.clone());
-        Bench { rig, health, beat, intake }
+        let source = Arc::new(EventSource { revalidator: rig.revalidator.clone(), now: Mutex::default() });
+        Bench { rig, source }
     }
 
     async fn new(keys: &[&str]) -> Bench {
@@ -41,16 +83,20 @@ impl Bench {
         bench
     }
 
+    /// The source shows that it works.
     fn prove(&self) {
-        self.beat.heard();
-        self.beat.delivered(Some(Duration::ZERO));
+        let now = self.rig.clock.now();
+        self.source.set(|at| {
+            at.works_since.get_or_insert(now);
+            at.trusted_since.get_or_insert(now);
+        });
     }
 
     async fn start(&self, every: Duration, listed_only: bool) {
         self.rig.s3.requests().reset();
         let rounds = Rounds { every, listed_only };
-        let (revalidator, health) = (self.rig.revalidator.clone(), self.health.clone());
-        tokio::spawn(revalidator.keep_sweeping(rounds, health, self.rig.stop.clone()));
+        let (revalidator, source) = (self.rig.revalidator.clone(), self.source.clone());
+        tokio::spawn(revalidator.keep_sweeping(rounds, source, self.rig.stop.clone()));
         self.turns().await;
     }
 
@@ -96,7 +142,7 @@ impl Bench {
 
     async fn tell(&self, key: &str, said: Said) {
         let hint = Hint { key: Key::new(key).unwrap(), said, sequencer: None, at: None, origin: Origin::Sqs };
-        self.intake.tell(vec![hint]).await;
+        self.rig.revalidator.hinted(&hint).await.unwrap();
         self.rig.clock.advance(Duration::from_millis(1));
         within(self.rig.revalidator.quiet()).await;
     }
@@ -104,7 +150,7 @@ impl Bench {
     /// What was missed, once even a late event would have come.
     async fn missed(&self) -> u64 {
         self.pass(LATE).await;
-        self.health.missed_events()
+        self.source.missed_events()
     }
 }
 
@@ -122,9 +168,9 @@ async fn change_that_nobody_told_of_is_found_within_a_period_and_counted_once() 
     assert_eq!(t.rig.read_warm("a"), "two", "whole, and nobody asked for it");
     assert_eq!((t.lists(), t.rig.s3.requests().total()), (1, 2), "one page, and the new version");
     t.pass(LATE - Duration::from_secs(1)).await;
-    assert_eq!((t.health.missed_events(), t.health.since().is_some()), (0, true), "its event may still come");
+    assert_eq!((t.source.missed_events(), t.source.since().is_some()), (0, true), "its event may still come");
     t.pass(Duration::from_secs(1)).await;
-    assert_eq!((t.health.missed_events(), t.health.since()), (1, None));
+    assert_eq!((t.source.missed_events(), t.source.since()), (1, None));
     assert_eq!(t.rig.revalidator.recheck(t.rig.clock.now()), config::RECHECK, "checked as without events");
     t.sweep(PERIOD).await;
     assert_eq!(t.missed().await, 1, "once");
@@ -233,11 +279,11 @@ async fn source_that_fails_while_its_event_may_come_has_missed_nothing() {
     t.pass(LONG).await;
     t.rig.bucket.put("a", "two", &[]);
     t.sweep(PERIOD - LONG).await;
-    t.beat.failed(&"no route to host");
+    t.source.set(|at| (at.works_since, at.trusted_since) = (None, None));
     t.pass(Duration::from_secs(1)).await;
     t.prove();
     assert_eq!(t.missed().await, 0);
-    assert!(t.health.since().is_some());
+    assert!(t.source.since().is_some());
 }
 
 #[tokio::test]
@@ -381,7 +427,7 @@ async fn sweep_stops_when_told() {
     let t = Bench::new(&["a"]).await;
     let gate = t.rig.s3.faults().hold(On::any());
     let rounds = Rounds { every: PERIOD, listed_only: false };
-    let sweep = tokio::spawn(t.rig.revalidator.clone().keep_sweeping(rounds, t.health.clone(), t.rig.stop.clone()));
+    let sweep = tokio::spawn(t.rig.revalidator.clone().keep_sweeping(rounds, t.source.clone(), t.rig.stop.clone()));
     t.turns().await;
     t.pass(PERIOD).await;
     within(gate.arrived()).await;
