@@ -140,10 +140,10 @@ impl Revalidator {
         self.distrust_below(Ino::ROOT, now).await;
     }
 
-    /// What is on its way of names below `prefix`, and what is believed not to be there, may be outdated.
+    /// What is on its way of names below `prefix`, and what is believed not to be there, may be outdated. What was said of
+    /// a prefix is never forgotten, so that absences can stay where they are.
     fn doubt_names(&self, prefix: &Key, now: Tick) {
         self.recent.note_prefix(prefix, now);
-        self.absences.forget_all();
         self.lookups.forsake_all();
     }
 

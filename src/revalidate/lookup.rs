@@ -43,10 +43,6 @@ impl Absences {
     pub(super) fn forget(&self, name: &(Ino, Name)) {
         self.0.remove(name);
     }
-
-    pub(super) fn forget_all(&self) {
-        self.0.clear();
-    }
 }
 
 /// A borrowed key of `Absences`.

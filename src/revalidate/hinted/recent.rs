@@ -1,5 +1,7 @@
 //! What was said lately of keys that are not here, for the answers that are on their way: they may be older.
-//! Invariant: bounded. What is forgotten was said so long and so much ago that no request is under way since then.
+//! Invariants
+//! - Bounded. A key that is forgotten was told of so long and so much ago that no request is under way since then.
+//! - What was said of a prefix is not forgotten, but said of everything where it must be.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +31,7 @@ impl Recent {
         Recent { hasher, keys, prefixes: Mutex::default(), newest: AtomicU64::new(0) }
     }
 
-    pub(super) fn note(&self, key: &Key, now: Tick) {
+    pub(in crate::revalidate) fn note(&self, key: &Key, now: Tick) {
         self.newest.fetch_max(now.0, Ordering::AcqRel);
         self.keys.insert(self.hasher.hash_one(key), now);
     }

@@ -2,6 +2,7 @@
 //! answer is on its way.
 
 use super::*;
+use crate::revalidate::queue::LIST_PAYS;
 
 impl Bench {
     /// S3 refuses these requests from now on.
@@ -121,6 +122,41 @@ async fn what_an_older_listing_brings_is_not_trusted_when_it_cannot_be_asked_abo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_listing_settles_nothing_of_a_file_that_has_left_the_memory_since_the_hint() {
+    let t = Bench::new().await;
+    t.rig.warm("a", "one").await;
+    t.rig.list("").await;
+    t.quiet().await;
+    t.rig.clock.advance(Duration::from_secs(60));
+    let gate = t.rig.s3.faults().hold_answer(Request::List);
+    t.rig.revalidator.touch(&t.rig.root());
+    within(gate.arrived()).await;
+    t.rig.bucket.put("a", "two", &[]);
+    t.refuse(Request::Head);
+    // All that is left of a hint when its inode is read from disk again.
+    t.rig.revalidator.recent.note(&Key::new("a").unwrap(), t.rig.clock.now());
+    gate.release();
+    t.quiet().await;
+    t.rig.s3.faults().clear();
+    assert_eq!(t.rig.read_warm("a"), "one");
+    t.quiet().await;
+    assert_eq!(t.rig.read_warm("a"), "two");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absence_is_forgotten_when_so_much_is_said_that_nobody_remembers_what() {
+    let t = Bench::new().await;
+    assert!(t.rig.find("a").await.unwrap().is_none());
+    t.rig.bucket.put("a", "one", &[]);
+    t.tell_and_settle(vec![written("a")]).await;
+    for n in 0..200_000 {
+        let key = Key::new(&n.to_string()).unwrap();
+        (0..2).for_each(|_| t.rig.revalidator.recent.note(&key, t.rig.clock.now()));
+    }
+    assert!(t.rig.find("a").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn directory_that_a_lookup_in_flight_does_not_find_is_not_remembered_as_absent() {
     let t = Bench::new().await;
     t.rig.warm("d/a", "one").await;
@@ -201,4 +237,35 @@ async fn what_is_asked_for_a_hint_is_sent_later_than_it_came_and_settles_it() {
     t.quiet().await;
     assert_eq!([t.is_trusted("a"), t.is_trusted("d/new"), t.is_trusted("e/a")], [true; 3]);
     assert_eq!(t.rig.s3.requests().total(), 3);
+}
+
+#[tokio::test]
+async fn listing_for_many_hints_is_sent_later_than_they_came() {
+    let t = Bench::new().await;
+    let keys: Vec<String> = (10..10 + LIST_PAYS).map(|n| format!("d/{n}")).collect();
+    for key in &keys {
+        t.rig.warm(key, "one").await;
+    }
+    t.rig.clock.advance(Duration::from_millis(1));
+    for key in &keys {
+        t.rig.revalidator.hinted(&written(key)).await.unwrap();
+    }
+    t.turns().await;
+    t.quiet().await;
+    assert!(keys.iter().all(|key| t.is_trusted(key)));
+    assert_eq!(t.rig.s3.requests().total(), 1);
+}
+
+#[tokio::test]
+async fn listing_of_a_directory_that_is_used_at_once_is_sent_later_than_the_hint_came() {
+    let t = Bench::new().await;
+    t.rig.warm("d/a", "one").await;
+    t.rig.list("d").await;
+    t.quiet().await;
+    t.rig.clock.advance(Duration::from_secs(60));
+    t.rig.revalidator.hinted(&written("d/b")).await.unwrap();
+    t.rig.list("d").await;
+    t.turns().await;
+    t.quiet().await;
+    assert!(t.is_trusted("d/"));
 }
