@@ -164,12 +164,15 @@ pub(super) fn home(view: &mut impl View, inode: &Inode) -> Result<Option<Key>, I
     Ok(Some(key).filter(|_| owner == base.moved))
 }
 
-/// The row of `moved` that decides about `key`, but for the one of `inode` itself.
-fn owner_but(view: &mut impl View, key: &str, inode: &Inode) -> Result<Option<Moved>, IndexError> {
-    let is_dir = inode.kind == Kind::Dir;
+/// The row of `moved` that decides about `key`, which is a directory's prefix, or an object's key.
+pub(super) fn owner(view: &impl View, key: &str, is_dir: bool) -> Result<Option<Moved>, IndexError> {
     // a file has the very text of a chunk's prefix beside it, and not below
-    let found = view.longest_moved(if is_dir { key } else { without_last(key) })?;
-    match found {
+    view.longest_moved(if is_dir { key } else { without_last(key) })
+}
+
+/// The same, but for the one of `inode` itself.
+fn owner_but(view: &mut impl View, key: &str, inode: &Inode) -> Result<Option<Moved>, IndexError> {
+    match owner(view, key, inode.kind == Kind::Dir)? {
         Some(moved) if moved.dir == inode.ino => view.longest_moved(without_last(&moved.prefix)),
         found => Ok(found),
     }

@@ -12,7 +12,7 @@ use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::change::Change;
 use super::model::{Away, IndexError};
-use super::place::View;
+use super::place::{self, View};
 use super::{Index, Key};
 use crate::types::name::{self, ComponentKind};
 use crate::types::{Component, ETag, Ino};
@@ -71,7 +71,8 @@ impl Change<'_> {
     }
 
     /// What has the entry `component` of `dir` is about to leave it: of what was sent to its key, or below, others have to
-    /// find out whether it was done. Where it has its version, that must leave the key anyway.
+    /// find out whether it was done. Where it has its version, that must leave the key anyway. What belongs to a directory
+    /// that was there before, and has moved, was sent by what is in that one.
     pub(super) fn leave_in_doubt(&mut self, dir: Ino, component: &Component) -> Result<(), IndexError> {
         if self.tables.sent.is_empty()? {
             return Ok(());
@@ -79,6 +80,9 @@ impl Change<'_> {
         let Some(prefix) = self.path_key(dir)? else { return Ok(()) };
         let prefix = [prefix.as_str(), component.suffix()].concat();
         for key in self.sent_below(&prefix, component.kind() == ComponentKind::File)? {
+            if place::owner(self, &key, is_marker(&key))?.is_some() {
+                continue;
+            }
             let inode = by_path(self, &key)?.map(|ino| self.row(ino)).transpose()?.flatten().map(|row| row.inode);
             let at = inode.map(|inode| self.remote_key(&inode)).transpose()?.flatten();
             if at.as_ref() != Some(&key) && self.away(&key)?.is_none() {
@@ -109,10 +113,15 @@ impl Change<'_> {
 /// Whether somebody finds out what became of what was sent to `key`: whoever removes it, or the inode that has it.
 pub(super) fn is_sought(view: &impl View, key: &str) -> Result<bool, IndexError> {
     let Some(key) = Key::new(key) else { return Ok(false) };
-    if view.away_at(&key)?.is_some() || view.longest_moved(&key)?.is_some() {
+    if view.away_at(&key)?.is_some() || place::owner(view, &key, is_marker(&key))?.is_some() {
         return Ok(true);
     }
     Ok(by_path(view, &key)?.map(|ino| view.pending_of(ino)).transpose()?.flatten().is_some())
+}
+
+/// Whether it is the key of a directory's marker. Of chunks there are none.
+fn is_marker(key: &str) -> bool {
+    key.ends_with('/')
 }
 
 /// The inode that has `key` by its path.

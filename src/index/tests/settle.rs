@@ -169,6 +169,31 @@ async fn a_marker_under_a_name_that_was_given_up_is_removed() {
 }
 
 #[tokio::test]
+async fn what_a_moved_directory_has_in_doubt_is_not_of_who_has_its_name_now() {
+    let bench = Bench::new();
+    bench.list(Ino::ROOT, true, &[("a/f", "1")], 9).await;
+    let (old, file) = (bench.node("a/").unwrap().ino, bench.node("a/f").unwrap().ino);
+    bench.change_mode(file).await;
+    assert!(bench.index.note_sent(file, Key::new("a/f").unwrap(), b"1".to_vec()).await.unwrap());
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "b")).await;
+    let nothing = (Vec::<String>::new(), vec![]);
+    // the one, the other, and the directory without either leave the name
+    let new = bench.make(Ino::ROOT, "a", Kind::Dir).await;
+    bench.make(new, "f", Kind::File).await;
+    bench.unlink(new, "f").await;
+    assert_eq!((bench.index.contradictions().unwrap(), bench.away_keys()), nothing);
+    bench.make(new, "f", Kind::File).await;
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "c")).await;
+    assert_eq!((bench.index.contradictions().unwrap(), bench.away_keys()), nothing);
+    bench.make(Ino::ROOT, "a", Kind::Dir).await;
+    bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "d")).await;
+    assert_eq!((bench.index.contradictions().unwrap(), bench.away_keys()), nothing);
+    // what was sent is the old one's
+    bench.mv((old, "f"), (old, "g")).await;
+    assert_eq!(bench.away_keys(), [("a/f".into(), Some(file))]);
+}
+
+#[tokio::test]
 async fn what_was_removed_is_not_brought_back_by_an_older_word() {
     let bench = Bench::new();
     bench.put("d/f", "1").await;
