@@ -126,12 +126,19 @@ impl Change<'_> {
     }
 
     /// Notes that S3 had nothing at `key` any more when it answered at `answered`: a listing sent before cannot bring it
-    /// back. To be called when nothing here has the key any more.
+    /// back. What has the entry by now may leave it before that listing comes.
     pub(super) fn bury_key(&mut self, key: &Key, answered: Tick) -> Result<(), IndexError> {
         let path = name::split(key);
-        if let Walked::Missing(dir, n) = self.walk_key(&path)? {
-            self.bury(dir, &path[n], answered);
+        let Start { mut dir, depth } = self.start(&path)?;
+        let Some((last, above)) = path.split_last().filter(|_| depth < path.len()) else { return Ok(()) };
+        for component in &above[depth..] {
+            let Some(child) = self.child(dir, component)? else {
+                self.bury(dir, component, answered);
+                return Ok(());
+            };
+            dir = child.ino;
         }
+        self.bury(dir, last, answered);
         Ok(())
     }
 }

@@ -209,6 +209,34 @@ async fn what_was_removed_is_not_brought_back_by_an_older_word() {
 }
 
 #[tokio::test]
+async fn what_was_removed_is_not_brought_back_when_its_name_was_anothers_meanwhile() {
+    let bench = Bench::new();
+    let (key, d) = (Key::new("d/f").unwrap(), "d/");
+    let other = bench.put("other", "o").await.ino;
+    for is_new in [true, false] {
+        bench.see("d/f", head("1", &[])).await;
+        let older = bench.observation("d/f", head("1", &[]));
+        let d = bench.node(d).unwrap().ino;
+        bench.unlink(d, "f").await;
+        if is_new {
+            bench.make(d, "f", Kind::File).await;
+        } else {
+            bench.mv((Ino::ROOT, "other"), (d, "f")).await;
+        }
+        let (sent, answered) = (bench.tick(), bench.tick());
+        bench.index.removed(key.clone(), sent, answered).await.unwrap();
+        if is_new {
+            bench.unlink(d, "f").await;
+        } else {
+            bench.mv((d, "f"), (Ino::ROOT, "other")).await;
+            assert_eq!(bench.places(other), ("other".into(), "other".into()));
+        }
+        assert_eq!(bench.index.apply(older).await.unwrap().verdict, Verdict::Late);
+        assert_eq!(bench.names(d), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_moved_directory_comes_apart_in_batches() {
     let bench = Bench::new();
     let keys = [("a/", "m"), ("a/f1", "1"), ("a/f2", "1"), ("a/s/f", "1"), ("a/t/", "m")];
