@@ -1,5 +1,6 @@
-//! Random edits, uploads that end in any order, directories that come apart, restarts: against a plain model of the
-//! tree and a plain S3. At every step the journal accounts for every object; drained, S3 is the tree.
+//! Random edits, uploads that end in any order or whose end is never known, directories that come apart, restarts and
+//! crashes: against a plain model of the tree and a plain S3. At every step the journal accounts for every object;
+//! drained, S3 is the tree.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,9 +21,13 @@ enum Step {
     RenameDir(usize, usize, usize),
     /// Sends what the n-th row of the journal calls for; the answer is told later.
     Begin(usize),
+    /// The same, but it does not come so far.
+    Lose(usize),
     /// Tells the answer of the n-th request under way.
     Finish(usize),
     Reopen,
+    /// What is under way is done, and nobody is told.
+    Crash,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -36,8 +41,10 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (n.clone(), n.clone(), name.clone()).prop_map(|(what, to, name)| Step::Rename(what, to, name)),
         6 => (n.clone(), n.clone(), name).prop_map(|(what, to, name)| Step::RenameDir(what, to, name)),
         8 => n.clone().prop_map(Step::Begin),
+        1 => n.clone().prop_map(Step::Lose),
         6 => n.prop_map(Step::Finish),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
     ]
 }
 
@@ -74,6 +81,8 @@ struct World {
     tags: HashMap<Ino, u64>,
     s3: BTreeMap<String, Object>,
     sent: Vec<Sent>,
+    /// Keys of which nobody was told that they have been removed.
+    removed: HashSet<String>,
     number: u64,
 }
 
@@ -98,10 +107,12 @@ impl World {
             tags: HashMap::new(),
             s3: BTreeMap::new(),
             sent: Vec::new(),
+            removed: HashSet::new(),
             number: 0,
         };
         for key in BUCKET {
-            world.put(key, None);
+            let object = world.object(None);
+            world.s3.insert(key.to_owned(), object);
         }
         let listed: Vec<_> = world.s3.iter().map(|(key, object)| (key.as_str(), object.etag.as_str())).collect();
         world.bench.list(Ino::ROOT, true, &listed, 100).await;
@@ -119,12 +130,25 @@ impl World {
         self.number
     }
 
-    /// S3 gets an object; without a tag a new one.
-    fn put(&mut self, key: &str, tag: Option<u64>) -> String {
-        let (number, tag) = (self.fresh(), tag.unwrap_or(self.number));
-        let etag = format!("e{number}");
-        self.s3.insert(key.to_owned(), Object { etag: etag.clone(), tag });
-        etag
+    /// An object of these bytes; without a tag, of others than any.
+    fn object(&mut self, tag: Option<u64>) -> Object {
+        let number = self.fresh();
+        Object { etag: format!("e{number}"), tag: tag.unwrap_or(number) }
+    }
+
+    /// What was noted to be sent to a key: the tags, one a line.
+    fn noted(&self, key: &str) -> String {
+        let notes = self.bench.index.sent(&Key::new(key).unwrap()).unwrap();
+        notes.map_or_else(String::new, |notes| String::from_utf8(notes).unwrap())
+    }
+
+    /// Whether nothing may be where something is to be removed.
+    fn may_be_gone(&self, key: &str) -> bool {
+        !self.noted(key).is_empty() || self.removed.contains(key)
+    }
+
+    fn is_noted(&self, key: &str, object: &Object) -> bool {
+        self.noted(key).lines().any(|etag| etag == object.etag)
     }
 
     fn dir(&self, n: usize) -> (String, Ino) {
@@ -273,12 +297,12 @@ impl World {
         (pending.into_iter().map(|(ino, _)| ino).collect(), away)
     }
 
-    /// Does to S3 what the n-th row calls for; false when it has to wait.
-    async fn begin(&mut self, n: usize) -> bool {
+    /// Does to S3 what the n-th row calls for, or dies on the way; false when it has to wait.
+    async fn begin(&mut self, n: usize, arrives: bool) -> bool {
         let (inodes, away) = self.rows();
         let total = inodes.len() + away.len();
         match n % total.max(1) {
-            n if n < inodes.len() => self.bring(inodes[n]).await,
+            n if n < inodes.len() => self.bring(inodes[n], arrives).await,
             n => match away.get(n - inodes.len()) {
                 Some((key, away)) => self.delete(key, away),
                 None => false,
@@ -290,13 +314,18 @@ impl World {
         if away.ino.is_some() || self.busy().1.contains(key.as_str()) {
             return false;
         }
-        let gone = self.s3.remove(key.as_str()).expect("what is to be removed is there");
-        assert_eq!(gone.etag, away.etag.as_str(), "DELETE If-Match of {key:?}");
+        // of what was sent from here nobody knows whether it came there
+        match self.s3.get(key.as_str()) {
+            Some(object) if self.is_noted(key, object) => {}
+            None if self.may_be_gone(key) => {}
+            there => assert_eq!(there.map(|object| object.etag.as_str()), Some(away.etag.as_str()), "DELETE {key:?}"),
+        }
+        self.s3.remove(key.as_str());
         self.sent.push(Sent::Removed(key.clone()));
         true
     }
 
-    async fn bring(&mut self, ino: Ino) -> bool {
+    async fn bring(&mut self, ino: Ino, arrives: bool) -> bool {
         let (inodes, keys) = self.busy();
         let Some(task) = self.bench.index.task(ino).unwrap() else { return false };
         let key = task.key.clone().unwrap();
@@ -309,7 +338,8 @@ impl World {
             return true;
         }
         let is_in_place = task.remote_key.as_ref() == Some(&key);
-        let needs_marker = !task.has_entries || !task.has_default_attributes || task.node.remote.is_some();
+        let needs_marker =
+            !task.has_entries || !task.has_default_attributes || task.node.remote.is_some() || task.is_in_doubt;
         if if is_dir { !needs_marker } else { is_in_place && !pending.content && !pending.attributes } {
             self.sent.push(Sent::Without(ino, pending.change));
             return true;
@@ -321,17 +351,35 @@ impl World {
             Some(remote) if is_in_place => Some(remote.etag.clone()),
             _ => task.in_the_way.as_ref().map(|away| away.etag.clone()),
         };
-        let there = self.s3.get(key.as_str()).map(|object| ETag::new(&object.etag));
-        assert_eq!(there, expected, "If-Match of {key:?} for {ino}");
-        self.send(&task, key).await;
+        match self.s3.get(key.as_str()) {
+            Some(object) if self.is_noted(&key, object) => {}
+            None if !is_in_place && self.may_be_gone(&key) => {}
+            there => {
+                let there = there.map(|object| ETag::new(&object.etag));
+                assert_eq!(there, expected, "If-Match of {key:?} for {ino}");
+            }
+        }
+        self.send(&task, key, arrives).await;
         true
     }
 
     /// A PUT or a copy to `key`.
-    async fn send(&mut self, task: &Task, key: Key) {
+    async fn send(&mut self, task: &Task, key: Key, arrives: bool) {
         let (ino, content) = (task.node.ino, task.pending.content || task.node.kind == Kind::Dir);
-        let tag = if content { self.tags.get(&ino).copied() } else { Some(self.source(task).tag) };
-        let etag = ETag::new(&self.put(&key, tag));
+        let tag = if content {
+            self.tags.get(&ino).copied()
+        } else {
+            let Some(source) = self.source(task).await else { return };
+            Some(source.tag)
+        };
+        let object = self.object(tag);
+        let etag = ETag::new(&object.etag);
+        let notes = format!("{}{}\n", self.noted(&key), object.etag);
+        assert!(self.bench.index.note_sent(ino, key.clone(), notes.into_bytes()).await.unwrap());
+        if !arrives {
+            return;
+        }
+        self.s3.insert(key.to_string(), object);
         let (sent, answered) = (self.bench.tick(), self.bench.tick());
         let local = match task.node.staged {
             Some(staged) if content => {
@@ -347,11 +395,20 @@ impl World {
         self.sent.push(Sent::Settle(Box::new(settled)));
     }
 
-    fn source(&self, task: &Task) -> Object {
-        let key = task.remote_key.as_ref().expect("what has no content pending is in S3");
+    /// The object that is to be copied. `None`: it is the one of an earlier request, which is taken for it first.
+    async fn source(&mut self, task: &Task) -> Option<Object> {
+        let key = task.remote_key.clone().expect("what has no content pending is in S3");
         let object = self.s3.get(key.as_str()).expect("it is where the index says").clone();
-        assert_eq!(object.etag, task.node.remote.as_ref().unwrap().etag.as_str());
-        object
+        let remote = task.node.remote.as_ref().unwrap();
+        if object.etag == remote.etag.as_str() {
+            return Some(object);
+        }
+        assert!(self.is_noted(&key, &object), "{object:?} at {key:?}, which should be {remote:?}");
+        let (sent, answered) = (self.bench.tick(), self.bench.tick());
+        let (ino, etag, size, content, local) = (task.node.ino, ETag::new(&object.etag), remote.size, false, None);
+        let settled = Settled { ino, change: 0, key, etag, size, sent, answered, content, local };
+        self.bench.index.settle(settled).await.unwrap();
+        None
     }
 
     async fn finish(&mut self, n: usize) {
@@ -402,13 +459,14 @@ impl World {
             let remote = node.remote.as_ref().unwrap();
             if !inodes.contains(ino) {
                 let there = self.s3.get(key.as_str()).unwrap_or_else(|| panic!("{path} is not at {key:?}"));
-                assert_eq!(there.etag, remote.etag.as_str(), "{path} at {key:?}");
+                let is_known = there.etag == remote.etag.as_str() || self.is_noted(&key, there);
+                assert!(is_known, "{there:?}, of which {path} is at {key:?} as {remote:?}");
             }
             accounted.insert(key.to_string());
         }
         accounted.extend(self.rows().1.into_iter().map(|(key, _)| key.to_string()));
         for key in self.s3.keys() {
-            assert!(accounted.contains(key), "nobody knows of {key:?}");
+            assert!(accounted.contains(key) || !self.noted(key).is_empty(), "nobody knows of {key:?}");
         }
     }
 
@@ -427,7 +485,7 @@ impl World {
             assert!(round < 1000, "it never ends: {inodes:?} {away:?}");
             let mut moved = false;
             for row in 0..total {
-                moved |= self.begin(n + row).await;
+                moved |= self.begin(n + row, true).await;
             }
             if !moved {
                 self.break_cycle(&inodes).await;
@@ -442,9 +500,11 @@ impl World {
             if task.node.kind != Kind::Dir
                 && let Some(remote) = &task.node.remote
             {
-                let tag = self.source(&task).tag;
+                let Some(source) = self.source(&task).await else { return };
+                let object = self.object(Some(source.tag));
                 let key = Key::new(&format!("out-of-the-way-{}", self.fresh())).unwrap();
-                let etag = ETag::new(&self.put(&key, Some(tag)));
+                let etag = ETag::new(&object.etag);
+                self.s3.insert(key.to_string(), object);
                 let (change, size) = (0, remote.size);
                 let (sent, answered) = (self.bench.tick(), self.bench.tick());
                 let (ino, content, local) = (*ino, false, None);
@@ -468,6 +528,8 @@ impl World {
             left.remove(key.as_str());
         }
         assert!(left.is_empty(), "S3 has more than the tree: {left:?}");
+        let in_doubt: Vec<_> = self.s3.keys().filter(|key| !self.noted(key).is_empty()).collect();
+        assert!(in_doubt.is_empty(), "all answers were told: {in_doubt:?}");
     }
 }
 
@@ -491,9 +553,18 @@ async fn play(steps: Vec<Step>, order: usize) {
                 world.rename(path.unwrap_or_default(), to, name).await;
             }
             Step::RenameDir(what, to, name) => world.rename(world.dir(what).0, to, name).await,
-            Step::Begin(n) => drop(world.begin(n).await),
+            Step::Begin(n) => drop(world.begin(n, true).await),
+            Step::Lose(n) => drop(world.begin(n, false).await),
             Step::Finish(n) => world.finish(n).await,
             Step::Reopen => world.bench = world.bench.reopen(),
+            Step::Crash => {
+                let removed = world.sent.drain(..).filter_map(|sent| match sent {
+                    Sent::Removed(key) => Some(key.to_string()),
+                    Sent::Settle(_) | Sent::Without(..) => None,
+                });
+                world.removed.extend(removed);
+                world.bench = world.bench.crashed();
+            }
         }
         world.bench.orphans_removed().await;
         world.check();
