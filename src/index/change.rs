@@ -15,6 +15,7 @@ use redb::ReadableTable;
 
 use super::allocate::Sequence;
 use super::cache::{Cache, Changed, Settled};
+use super::graves::Graves;
 use super::model::{Counts, Defaults, Freshness, IndexError, Inode, Kind, ObjectRow, Work};
 use super::row::Row;
 use super::tables::{self, Child, Tables};
@@ -26,7 +27,7 @@ pub(super) struct Change<'t> {
     pub(super) tables: Tables<'t>,
     cache: &'t Cache,
     sequence: &'t Sequence,
-    graves: &'t mut Graves,
+    pub(super) graves: &'t mut Graves,
     defaults: Defaults,
     /// Wall time of the transaction.
     pub(super) now: Time,
@@ -246,11 +247,6 @@ impl<'t> Change<'t> {
         self.remove_inode(child.ino)
     }
 
-    /// Notes that S3 was seen, by `answered`, to have nothing at `component` of `dir`.
-    pub(super) fn bury(&mut self, dir: Ino, component: &Component, answered: Tick) {
-        self.graves.bury(dir, component, answered);
-    }
-
     /// Removes an inode that has no entry any more, its bytes, and what the journal has of it.
     pub(super) fn remove_inode(&mut self, ino: Ino) -> Result<(), IndexError> {
         let Some(row) = self.row(ino)? else { return Ok(()) };
@@ -285,11 +281,6 @@ impl<'t> Change<'t> {
             }
         }
         Ok(())
-    }
-
-    /// Whether `component` of `dir` was seen to be gone by an answer that came after `sent`.
-    pub(super) fn is_buried(&self, dir: Ino, component: &Component, sent: Tick) -> bool {
-        self.graves.removed_after(dir, component, sent)
     }
 
     /// What is known of an object.
@@ -444,24 +435,6 @@ impl Inode {
     /// The same for `ctime` alone.
     pub(super) fn advance_ctime(&mut self, at: Time) {
         self.ctime = at.max(Time(self.ctime.0.saturating_add(1)));
-    }
-}
-
-/// Entries that S3 was lately seen not to have: so that an observation sent before cannot bring one back.
-/// Bounded: a forgotten one costs a ghost until the next check.
-pub(super) struct Graves(quick_cache::unsync::Cache<(Ino, Component), Tick>);
-
-impl Graves {
-    pub(super) fn new() -> Graves {
-        Graves(quick_cache::unsync::Cache::new(16_384))
-    }
-
-    fn bury(&mut self, dir: Ino, component: &Component, answered: Tick) {
-        self.0.insert((dir, component.clone()), answered);
-    }
-
-    fn removed_after(&self, dir: Ino, component: &Component, sent: Tick) -> bool {
-        !self.0.is_empty() && self.0.peek(&(dir, component.clone())).is_some_and(|answered| *answered > sent)
     }
 }
 

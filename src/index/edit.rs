@@ -6,7 +6,7 @@
 //! everything is looked at before the first change.
 
 use super::change::Change;
-use super::model::{Away, Freshness, IndexError, Inode, Kind, SetHere, StagedRow, Work};
+use super::model::{Freshness, IndexError, Inode, Kind, SetHere, StagedRow, Work};
 use super::row::{Given, Row};
 use super::{Index, place, tables};
 use crate::types::name::ComponentKind;
@@ -299,11 +299,11 @@ impl Change<'_> {
     }
 
     /// Removes an entry and its inode; the version that S3 has of it is away.
-    fn take_out(&mut self, dir: Ino, found: &Found) -> Result<(), IndexError> {
+    pub(super) fn take_out(&mut self, dir: Ino, found: &Found) -> Result<(), IndexError> {
         let Some(child) = self.child(dir, &found.component)? else { return Ok(()) };
         let Some(Row { inode, .. }) = self.row(child.ino)? else { return Ok(()) };
         if let (Some(remote), Some(key)) = (&inode.remote, self.remote_key(&inode)?) {
-            self.put_away(&key, &Away { etag: remote.etag.clone(), size: remote.size, ino: None })?;
+            self.abandon(&key, &remote.etag, remote.size, self.observed(inode.ino)?)?;
         }
         self.unlink(dir, &found.component, child)?;
         self.remove_inode(child.ino)

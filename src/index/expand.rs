@@ -91,7 +91,7 @@ fn finish(change: &mut Change<'_>, dir: Ino, origin: &Key) -> Result<(), IndexEr
     (after.inode.origin, after.inode.remote) = (None, None);
     change.replace(&before, after);
     if let Some(remote) = &before.inode.remote {
-        change.put_away(origin, &Away { etag: remote.etag.clone(), size: remote.size, ino: None })?;
+        change.abandon(origin, &remote.etag, remote.size, change.observed(dir)?)?;
         change.mark_pending(dir, |pending| (pending.content, pending.attributes) = (true, false))?;
     }
     change.set_place_pending(dir, false)

@@ -27,7 +27,7 @@ use super::change::Change;
 use super::model::{Away, IndexError, Inode, Kind, Pending, SetHere, StagedRow, Work};
 use super::place::{self, View};
 use super::tables::{self, be_u64};
-use crate::types::{ETag, Ino, Key, ObjectId, Time};
+use crate::types::{ETag, Ino, Key, ObjectId, Tick, Time};
 
 impl Change<'_> {
     /// What of `ino` S3 does not have.
@@ -83,6 +83,17 @@ impl Change<'_> {
         self.tables.away.insert(key.as_str(), encode_away(away).as_slice())?;
         self.work.push(Work::Away(key.clone()));
         Ok(())
+    }
+
+    /// Notes that nobody here wants the version at `key` any more: it must leave. S3 had it by `observed`.
+    pub(super) fn abandon(&mut self, key: &Key, etag: &ETag, size: u64, observed: Tick) -> Result<(), IndexError> {
+        self.bury_version(key, observed);
+        self.put_away(key, &Away { etag: etag.clone(), size, ino: None })
+    }
+
+    /// When S3 was last seen to have `ino`.
+    pub(super) fn observed(&self, ino: Ino) -> Result<Tick, IndexError> {
+        Ok(self.load_freshness(ino)?.map_or(Tick::NEVER, |freshness| freshness.observed()))
     }
 
     /// The object at `key` has left, or may stay.

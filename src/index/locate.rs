@@ -11,7 +11,7 @@ use super::model::{Away, IndexError, Inode, Kind, Located};
 use super::snapshot::Snapshot;
 use super::{Index, Name};
 use crate::types::name::{self, ComponentKind};
-use crate::types::{Component, Ino, Key, Tick};
+use crate::types::{Component, Ino, Key};
 
 /// Where the way of a key begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,23 +123,6 @@ impl Change<'_> {
         }
         self.replace(&before, after);
         self.mark_pending(ino, |pending| pending.place = true)
-    }
-
-    /// Notes that S3 had nothing at `key` any more when it answered at `answered`: a listing sent before cannot bring it
-    /// back. What has the entry by now may leave it before that listing comes.
-    pub(super) fn bury_key(&mut self, key: &Key, answered: Tick) -> Result<(), IndexError> {
-        let path = name::split(key);
-        let Start { mut dir, depth } = self.start(&path)?;
-        let Some((last, above)) = path.split_last().filter(|_| depth < path.len()) else { return Ok(()) };
-        for component in &above[depth..] {
-            let Some(child) = self.child(dir, component)? else {
-                self.bury(dir, component, answered);
-                return Ok(());
-            };
-            dir = child.ino;
-        }
-        self.bury(dir, last, answered);
-        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ mod commit;
 mod conflict;
 mod edit;
 mod expand;
+mod graves;
 mod holder;
 mod journal;
 mod locate;

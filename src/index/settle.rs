@@ -4,7 +4,7 @@
 
 use super::Index;
 use super::change::Change;
-use super::model::{Away, IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote, SetHere};
+use super::model::{IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote, SetHere};
 use super::row::Row;
 use crate::types::{ETag, Ino, Key, Tick};
 
@@ -83,18 +83,17 @@ impl Index {
 /// See [`Index::settle`].
 fn settle(change: &mut Change<'_>, settled: Settled) -> Result<Outcome, IndexError> {
     let Settled { ino, change: number, key, etag, size, sent, answered, content, local } = settled;
-    let obsolete = Away { etag: etag.clone(), size, ino: None };
     // whatever was sent there before: this is what it has come to
     change.forget_sent(&key)?;
     let Some(before) = change.row(ino)? else {
-        change.put_away(&key, &obsolete)?;
+        change.abandon(&key, &etag, size, answered)?;
         give_up(change, None, local)?;
         return Ok(Outcome::Gone);
     };
     let is_dir = before.inode.kind == Kind::Dir;
     if is_dir && change.remote_prefix(ino)?.as_ref() != Some(&key) {
         // the marker of a directory that was renamed meanwhile: it will have another
-        change.put_away(&key, &obsolete)?;
+        change.abandon(&key, &etag, size, answered)?;
         change.mark_pending(ino, |pending| pending.content = true)?;
         return Ok(Outcome::Again);
     }
@@ -148,7 +147,7 @@ fn leave(change: &mut Change<'_>, inode: &Inode, to: &Key) -> Result<(), IndexEr
     if let Some((remote, key)) = inode.remote.as_ref().zip(change.remote_key(inode)?)
         && key != *to
     {
-        change.put_away(&key, &Away { etag: remote.etag.clone(), size: remote.size, ino: None })?;
+        change.abandon(&key, &remote.etag, remote.size, change.observed(inode.ino)?)?;
     }
     // what was in the way is overwritten
     if change.away(to)?.is_some_and(|away| away.ino.is_none_or(|ino| ino == inode.ino)) {
@@ -232,7 +231,8 @@ fn removed(change: &mut Change<'_>, key: &Key, answered: Tick) -> Result<(), Ind
         change.remove_away(key)?;
     }
     // a listing that was sent before still has it
-    change.bury_key(key, answered)
+    change.bury_key(key, answered);
+    Ok(())
 }
 
 /// See [`Index::localise`].
@@ -252,7 +252,7 @@ fn localise(change: &mut Change<'_>, ino: Ino, number: u64) -> Result<Outcome, I
 pub(super) fn forget_version(change: &mut Change<'_>, before: &Row) -> Result<(), IndexError> {
     let ino = before.inode.ino;
     if let Some((remote, key)) = before.inode.remote.as_ref().zip(change.remote_key(&before.inode)?) {
-        change.put_away(&key, &Away { etag: remote.etag.clone(), size: remote.size, ino: None })?;
+        change.abandon(&key, &remote.etag, remote.size, change.observed(ino)?)?;
     }
     let mut after = before.clone();
     after.inode.remote = None;

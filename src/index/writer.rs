@@ -19,8 +19,9 @@ use tracing::{error, warn};
 
 use super::allocate::Sequence;
 use super::cache::{self, Cache};
-use super::change::{Change, Finished, Graves};
+use super::change::{Change, Finished};
 use super::commit::{Files, Ledger};
+use super::graves::Graves;
 use super::model::{Defaults, IndexError, Work};
 use super::snapshot::Snapshot;
 use super::tables::Tables;

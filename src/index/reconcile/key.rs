@@ -24,6 +24,9 @@ pub(in crate::index) fn apply_to_key(
     if matches!(seen, Seen::Prefix) && change.is_leaving(key)? && !is_known(change.walk_key(path)?) {
         return Ok((Verdict::Unchanged, None));
     }
+    if change.is_key_buried(key, evidence.sent) && !is_known(change.walk_key(path)?) {
+        return Ok((Verdict::Late, None));
+    }
     apply_below(change, start, path, seen, evidence)
 }
 
@@ -48,10 +51,10 @@ pub(in crate::index) fn apply_to_away(
         // it may be of ours: the DELETE finds out
         return nothing;
     }
+    if change.is_key_buried(key, evidence.sent) {
+        return Ok(Some((Verdict::Late, None)));
+    }
     match change.walk_key(path)? {
-        Walked::Missing(dir, n) if change.is_buried(dir, &path[n], evidence.sent) => {
-            return Ok(Some((Verdict::Late, None)));
-        }
         // replaced here: the upload will find out
         Walked::Found(_) | Walked::Blocked if !matches!(seen, Seen::Absent) => return nothing,
         _ => change.remove_away(key)?,

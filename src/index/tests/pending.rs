@@ -419,8 +419,8 @@ async fn a_buried_key_is_not_brought_back_by_a_listing_sent_before() {
         .index
         .writer
         .run(1, move |change| {
-            change.remove_away("d/f")?;
-            change.bury_key(&Key::new("d/f").unwrap(), answered)
+            change.bury_key(&Key::new("d/f").unwrap(), answered);
+            change.remove_away("d/f")
         })
         .await
         .unwrap();

@@ -237,6 +237,47 @@ async fn what_was_removed_is_not_brought_back_when_its_name_was_anothers_meanwhi
 }
 
 #[tokio::test]
+async fn what_left_a_directory_is_not_brought_back_to_the_one_above_that_has_moved() {
+    for recursive in [true, false] {
+        let bench = Bench::new();
+        bench.list(Ino::ROOT, true, &[("a/g", "1"), ("a/s/f", "1")], 9).await;
+        let [a, s] = ["a/", "a/s/"].map(|key| bench.node(key).unwrap().ino);
+        bench.mv((Ino::ROOT, "a"), (Ino::ROOT, "b")).await;
+        bench.mv((a, "s"), (a, "t")).await;
+        bench.unlink(s, "f").await;
+        let keys: &[_] = if recursive { &[("a/g", "1"), ("a/s/f", "1")] } else { &[("a/g", "1"), ("a/s/", "")] };
+        let older = Page { last: true, ..bench.page(keys) };
+        let (sent, answered) = (bench.tick(), bench.tick());
+        bench.index.removed(Key::new("a/s/f").unwrap(), sent, answered).await.unwrap();
+        assert!(bench.index.expand(s, 9).await.unwrap().done);
+        bench.index.apply_page(Sweep::new(a, recursive), older).await.unwrap();
+        assert_eq!(bench.names(a), ["g", "t"]);
+    }
+}
+
+#[tokio::test]
+async fn an_older_version_than_the_one_that_was_removed_is_not_taken_for_somebody_elses() {
+    let bench = Bench::new();
+    let f = bench.put("f", "1").await.ino;
+    let older = bench.observation("f", head("1", &[]));
+    bench.stage(f).await;
+    bench.settle(bench.answer(&bench.task(f), "2")).await;
+    bench.unlink(Ino::ROOT, "f").await;
+    assert_eq!(bench.index.apply(older).await.unwrap().verdict, Verdict::Late);
+    assert_eq!((bench.names(Ino::ROOT), bench.away_keys()), (vec![], vec![("f".into(), None)]));
+
+    // nor one than what was sent and came to S3 after the file was gone
+    let (g, _) = bench.staged_file("g").await;
+    let task = bench.task(g);
+    bench.unlink(Ino::ROOT, "g").await;
+    let older = bench.observation("g", head("1", &[]));
+    assert_eq!(bench.settle(bench.answer(&task, "2")).await, Outcome::Gone);
+    assert_eq!(bench.index.apply(older).await.unwrap().verdict, Verdict::Late);
+    let away = ["f", "g"].map(|key| (key.into(), None));
+    assert_eq!((bench.names(Ino::ROOT), bench.away_keys()), (vec![], away.to_vec()));
+}
+
+#[tokio::test]
 async fn a_moved_directory_comes_apart_in_batches() {
     let bench = Bench::new();
     let keys = [("a/", "m"), ("a/f1", "1"), ("a/f2", "1"), ("a/s/f", "1"), ("a/t/", "m")];
