@@ -23,8 +23,6 @@ pub struct Task {
     pub key: Option<Key>,
     /// The key that its version has; `None` when S3 has no version of it.
     pub remote_key: Option<Key>,
-    /// For a directory: below which prefix S3 has its entries.
-    pub remote_prefix: Option<Key>,
     /// What is in the way at `key`: the version that is to be replaced (`ino` is `None`), or one that must move first.
     /// A directory is in the way (its `etag` is empty) while it has entries of its own below a prefix that `key` begins
     /// with, and while it is above this inode and its entries are elsewhere: it is to be expanded first. Directories that are
@@ -139,22 +137,11 @@ impl Index {
             None => false,
         };
         let is_dir = inode.kind == Kind::Dir;
-        let remote_prefix = if is_dir { place::remote_prefix(view, ino)? } else { None };
         let has_entries = is_dir && snapshot.has_entries(ino)?;
         let Defaults { uid, gid, dir_mode, .. } = self.shared.defaults;
         let has_default_attributes = is_dir && (inode.mode, inode.uid, inode.gid) == (dir_mode, uid, gid);
         let node = self.shared.cache.passing(row);
-        Ok(Some(Task {
-            node,
-            pending,
-            key,
-            remote_key,
-            remote_prefix,
-            in_the_way,
-            has_entries,
-            has_default_attributes,
-            is_in_doubt,
-        }))
+        Ok(Some(Task { node, pending, key, remote_key, in_the_way, has_entries, has_default_attributes, is_in_doubt }))
     }
 
     /// What `writeback` noted of the multipart upload of `ino`.

@@ -21,7 +21,7 @@ pub(super) enum Action {
     Put { key: Key, over: Over },
     /// The version that S3 has goes to `key` with the attributes of here.
     Copy { from: Version, key: Key, over: Over },
-    /// Its entries get rows of their own.
+    /// Its entries get rows of their own, unless it is in its place again.
     Expand,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn plan(task: &Task, excluded: bool) -> Action {
 }
 
 fn plan_dir(task: &Task, key: Key) -> Action {
-    if task.pending.place && task.remote_prefix.as_ref() != Some(&key) {
+    if task.pending.place {
         return Action::Expand;
     }
     // an empty directory without a marker, or one with a mode of its own, would not be there for others (N3); nor
@@ -157,7 +157,6 @@ mod tests {
             },
             key: Some(key(path)),
             remote_key: remote_key.map(key),
-            remote_prefix: (kind == Kind::Dir).then(|| key(path)),
             in_the_way: None,
             has_entries: true,
             has_default_attributes: true,
@@ -220,10 +219,6 @@ mod tests {
             let inode = Inode { attributes_known: false, ..task.node.inode.clone() };
             Task { node: Arc::new(Node { inode, freshness: Arc::default() }), ..task }
         };
-        let moved = |mut task: Task| {
-            task.remote_prefix = Some(key("old/"));
-            task
-        };
         let table = [
             ("mkdir", empty(task(Kind::Dir, "c", "d/", None)), put("d/", Over::Nothing)),
             ("mkdir, filled since", task(Kind::Dir, "c", "d/", None), Action::Nothing),
@@ -232,9 +227,9 @@ mod tests {
             ("chmod of what may have a marker", in_doubt(task(Kind::Dir, "cs", "d/", None)), put("d/", Over::Nothing)),
             ("implied, nothing set", in_doubt(task(Kind::Dir, "c", "d/", None)), Action::Nothing),
             ("chmod of a marker", task(Kind::Dir, "a", "d/", Some("d/")), put("d/", Over::Own(etag("e")))),
-            ("renamed", moved(task(Kind::Dir, "p", "d/", None)), Action::Expand),
-            ("renamed and changed", moved(task(Kind::Dir, "cap", "d/", Some("old/"))), Action::Expand),
-            ("all below has rows", task(Kind::Dir, "p", "d/", None), Action::Nothing),
+            ("renamed", task(Kind::Dir, "p", "d/", None), Action::Expand),
+            ("renamed and changed", task(Kind::Dir, "cap", "d/", Some("old/")), Action::Expand),
+            ("in its place again, which the index finds", task(Kind::Dir, "p", "d/", Some("d/")), Action::Expand),
             ("the root", own_mode(task(Kind::Dir, "a", "", None)), Action::Nothing),
             ("over a removed one", blocked(empty(task(Kind::Dir, "c", "d/", None)), None), {
                 put("d/", Over::Replaced(etag("old")))

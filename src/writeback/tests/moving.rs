@@ -99,6 +99,27 @@ async fn a_renamed_directory_is_copied_inside_s3() {
     assert_eq!(rig.s3.requests().count(Request::Copy), 50);
 }
 
+/// The one that it was in leaves, and the one that it is in takes that name.
+#[tokio::test]
+async fn a_directory_that_comes_to_be_in_its_place_again_stays_there() {
+    let rig = Rig::new().await;
+    for dir in ["a", "a/d", "b"] {
+        rig.mkdir(dir).await;
+    }
+    rig.write("a/d/f", "bytes").await;
+    rig.write("a/g", "beside").await;
+    rig.sync().await;
+    for (from, to) in [("a/d", "b/d"), ("a", "old"), ("b", "a")] {
+        rig.rename(from, to).await;
+    }
+    rig.write("a/d/new", "new").await;
+    rig.sync().await;
+    let stored = ["a/d/f", "a/d/new", "old/g"].map(|key| rig.stored(key).unwrap());
+    assert_eq!(stored, ["bytes", "new", "beside"]);
+    assert!(!rig.bucket.keys().iter().any(|key| key.starts_with("b/")), "{:?}", rig.bucket.keys());
+    assert_eq!(rig.index.contradictions().unwrap(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_directory_rename_goes_on_after_a_crash_in_its_middle() {
     let rig = Rig::new().await;
