@@ -243,12 +243,22 @@ impl Writeback {
 
     /// S3 has `work` as of `change`; `next` follows from it and is waited for too.
     pub(super) fn tell_settled(&self, work: &Work, change: u64, next: Option<Work>) {
+        if !is_waited_for(&self.state.lock().waiters, work) {
+            return;
+        }
+        // a rename makes no upload under way obsolete, and its own change is the same: the copy is still to come
+        let is_moving = match work {
+            Work::Inode(ino) => matches!(self.rooms.index.pending(*ino), Ok(Some(pending)) if pending.place),
+            Work::Away(_) => false,
+        };
         let now = self.clock.now();
         let mut state = self.state.lock();
         let state = &mut *state;
         for waiter in &mut state.waiters {
             if waiter.left.get(work).is_some_and(|wanted| *wanted <= change) {
-                waiter.tick_off(work);
+                if !is_moving {
+                    waiter.tick_off(work);
+                }
                 if let Some(next) = &next {
                     waiter.left.insert(next.clone(), 0);
                     state.queue.press(next, now);

@@ -69,6 +69,27 @@ async fn swapped_names_are_swapped_in_s3() {
     assert_eq!(rig.index.contradictions().unwrap(), Vec::<String>::new());
 }
 
+/// What an upload has to tell may come when the journal has the move already.
+#[tokio::test]
+async fn sync_waits_for_a_move_whatever_the_upload_before_it_tells() {
+    let rig = Rig::new().await;
+    rig.write("a", "bytes").await;
+    let change = rig.index.task(rig.node("a").ino).unwrap().unwrap().pending.change;
+    rig.sync().await;
+    let gate = rig.s3.faults().hold(Request::Copy);
+    rig.rename("a", "b").await;
+    let moved = rig.index.task(rig.node("b").ino).unwrap().unwrap().pending.change;
+    let mut synced = Box::pin(rig.writeback.synced(None));
+    assert!(futures::poll!(&mut synced).is_pending());
+    for change in [change, moved] {
+        rig.writeback.tell_settled(&Work::Inode(rig.node("b").ino), change, None);
+        assert!(futures::poll!(&mut synced).is_pending());
+    }
+    gate.release();
+    within(synced).await.unwrap();
+    assert_eq!(rig.bucket.keys(), ["b"]);
+}
+
 async fn fifty(rig: &Rig) {
     rig.mkdir("old").await;
     rig.mkdir("old/sub").await;
