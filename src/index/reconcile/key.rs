@@ -16,16 +16,17 @@ pub(in crate::index) fn apply_to_key(
     if let Some(outcome) = apply_to_away(change, (key, path), seen, evidence)? {
         return Ok(outcome);
     }
+    if change.is_key_buried(key, evidence.sent) {
+        // nor is it about what has the name now
+        return Ok((Verdict::Late, None));
+    }
     let start = change.start(path)?;
     if start.depth == path.len() {
         return apply_to_inode(change, start.dir, seen, evidence);
     }
-    let is_known = |walked| matches!(walked, Walked::Found(_));
-    if matches!(seen, Seen::Prefix) && change.is_leaving(key)? && !is_known(change.walk_key(path)?) {
+    let is_leaving = matches!(seen, Seen::Prefix) && change.is_leaving(key)?;
+    if is_leaving && !matches!(change.walk_key(path)?, Walked::Found(_)) {
         return Ok((Verdict::Unchanged, None));
-    }
-    if change.is_key_buried(key, evidence.sent) && !is_known(change.walk_key(path)?) {
-        return Ok((Verdict::Late, None));
     }
     apply_below(change, start, path, seen, evidence)
 }

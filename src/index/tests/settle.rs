@@ -237,6 +237,28 @@ async fn what_was_removed_is_not_brought_back_when_its_name_was_anothers_meanwhi
 }
 
 #[tokio::test]
+async fn a_marker_that_was_removed_is_not_that_of_a_new_directory() {
+    for is_listed in [true, false] {
+        let bench = Bench::new();
+        bench.list(Ino::ROOT, true, &[("a/", "m")], 9).await;
+        let listed = Page { last: true, ..bench.page(&[("a/", "m"), ("a/f", "1")]) };
+        let asked = bench.observation("a/", head("m", &[]));
+        bench.unlink(Ino::ROOT, "a").await;
+        let (sent, answered) = (bench.tick(), bench.tick());
+        bench.index.removed(Key::new("a/").unwrap(), sent, answered).await.unwrap();
+        let dir = bench.make(Ino::ROOT, "a", Kind::Dir).await;
+        bench.make(dir, "f", Kind::File).await;
+        bench.index.settle_without(dir, bench.task(dir).pending.change).await.unwrap();
+        if is_listed {
+            bench.index.apply_page(Sweep::new(Ino::ROOT, true), listed).await.unwrap();
+        } else {
+            assert_eq!(bench.index.apply(asked).await.unwrap().verdict, Verdict::Late);
+        }
+        assert_eq!(bench.index.remote_key(dir).unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn what_left_a_directory_is_not_brought_back_to_the_one_above_that_has_moved() {
     for recursive in [true, false] {
         let bench = Bench::new();
