@@ -57,7 +57,7 @@ async fn what_was_answered_comes_to_s3_whenever_the_uploads_die() {
     let mut random = Random::seeded();
     let world = World::new();
     let mut trees = vec![Tree::default(); CLIENTS as usize];
-    for round in 0..rounds().div_ceil(3) {
+    for round in 0..rounds() {
         let server = world.start("0s").await;
         trees = server.work(trees, &mut random).await;
         world.check_files();

@@ -6,6 +6,7 @@ mod announced;
 mod attributes;
 mod conflicts;
 mod failures;
+mod model;
 mod moving;
 mod parts;
 mod sent;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{self, S3Config};
-use crate::content::CacheLimit;
+use crate::content::{CacheLimit, Staged};
 use crate::index::{Conflict, Defaults, IndexError, IndexOptions, Inode, Kind, NewAttributes, NewInode, Node};
 use crate::s3server::{self, Bucket, Kind as Request, S3Server};
 use crate::store::{self, Budget, Conditions, Connected, Connecting, Dollars, Timing, connect_with};
@@ -231,19 +232,26 @@ impl Rig {
             self.make(path, Kind::File, 0o644).await;
         }
         loop {
+            let staged = self.staged(path).await;
+            let Some(turn) = staged.write_turn().await else { continue };
+            let at = (self.clock.now(), self.clock.wall());
+            self.content.write(&staged, turn, offset, bytes.clone(), at).await.unwrap();
+            return;
+        }
+    }
+
+    /// The staging file, which one without gets.
+    async fn staged(&self, path: &str) -> Arc<Staged> {
+        loop {
             let node = self.node(path);
             if node.staged.is_none() {
                 let staged = self.content.new_staging().await.unwrap();
                 let (ino, size) = (node.ino, node.size);
                 let stage = self.index.edit(move |edit| edit.stage(ino, staged, size, size).map(Ok::<_, ()>));
                 stage.await.unwrap().unwrap();
-                continue;
+            } else if let Ok(staged) = self.content.staged(&node) {
+                return staged;
             }
-            let staged = self.content.staged(&node).unwrap();
-            let Some(turn) = staged.write_turn().await else { continue };
-            let at = (self.clock.now(), self.clock.wall());
-            self.content.write(&staged, turn, offset, bytes.clone(), at).await.unwrap();
-            return;
         }
     }
 
@@ -252,10 +260,13 @@ impl Rig {
         let bytes = bytes.into();
         let length = bytes.len() as u64;
         self.write_at(path, 0, bytes).await;
-        let staged = self.content.staged(&self.node(path)).unwrap();
-        let turn = staged.sole_turn().await.unwrap();
-        staged.resize(&turn, length).unwrap();
-        self.content.sync(&staged).await.unwrap();
+        loop {
+            let staged = self.staged(path).await;
+            let Some(turn) = staged.sole_turn().await else { continue };
+            staged.resize(&turn, length).unwrap();
+            drop(turn);
+            return self.content.sync(&staged).await.unwrap();
+        }
     }
 
     async fn chmod(&self, path: &str, mode: u32) {
