@@ -18,18 +18,23 @@ const GRAVES: usize = 16_384;
 pub(super) struct Graves {
     entries: Cache<(Ino, Component), Tick>,
     keys: Cache<Box<str>, Tick>,
+    prefixes: Cache<Box<str>, Tick>,
 }
 
 impl Graves {
     pub(super) fn new() -> Graves {
-        Graves { entries: Cache::new(GRAVES), keys: Cache::new(GRAVES) }
+        Graves { entries: Cache::new(GRAVES), keys: Cache::new(GRAVES), prefixes: Cache::new(GRAVES) }
     }
+}
 
-    fn bury_key(&mut self, key: &str, at: Tick) {
-        if self.keys.peek(key).is_none_or(|before| *before < at) {
-            self.keys.insert(key.into(), at);
-        }
+fn dig(graves: &mut Cache<Box<str>, Tick>, key: &str, at: Tick) {
+    if graves.peek(key).is_none_or(|before| *before < at) {
+        graves.insert(key.into(), at);
     }
+}
+
+fn lies(graves: &Cache<Box<str>, Tick>, key: &str, sent: Tick) -> bool {
+    !graves.is_empty() && graves.peek(key).is_some_and(|at| *at > sent)
 }
 
 impl Change<'_> {
@@ -46,21 +51,25 @@ impl Change<'_> {
 
     /// Notes that what S3 had at `key` by `observed`, and what it had there before, is nobody's any more.
     pub(super) fn bury_version(&mut self, key: &Key, observed: Tick) {
-        self.graves.bury_key(key, observed);
+        dig(&mut self.graves.keys, key, observed);
     }
 
-    /// Notes that S3 had nothing at `key` any more when it answered at `answered`. As far as is known here nothing is left
-    /// below the prefixes that had no other entry, either.
+    /// Notes that S3 had nothing at `key` any more when it answered at `answered`: perhaps nothing is left below the
+    /// prefixes above it, either.
     pub(super) fn bury_key(&mut self, key: &Key, answered: Tick) {
         for (slash, _) in key.match_indices('/') {
-            self.graves.bury_key(&key[..=slash], answered);
+            dig(&mut self.graves.prefixes, &key[..=slash], answered);
         }
-        self.graves.bury_key(key, answered);
+        dig(&mut self.graves.keys, key, answered);
     }
 
-    /// Whether `key`, or what is below that prefix, was buried by an answer that came after `sent`.
+    /// Whether the object at `key` was buried by an answer that came after `sent`.
     pub(super) fn is_key_buried(&self, key: &Key, sent: Tick) -> bool {
-        let keys = &self.graves.keys;
-        !keys.is_empty() && keys.peek(key.as_str()).is_some_and(|answered| *answered > sent)
+        lies(&self.graves.keys, key, sent)
+    }
+
+    /// Whether something below `prefix` was: alone it is no reason for a directory.
+    pub(super) fn is_prefix_buried(&self, prefix: &Key, sent: Tick) -> bool {
+        lies(&self.graves.prefixes, prefix, sent)
     }
 }

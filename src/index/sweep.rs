@@ -275,7 +275,8 @@ impl Walk<'_, '_> {
 
     fn prefix(&mut self, key: &Key, component: &Component) -> Result<(), Stop> {
         let child = self.advance(component)?;
-        if child.is_none() && self.change.is_leaving(key)? {
+        let sent = self.evidence.sent;
+        if child.is_none() && (self.change.is_prefix_buried(key, sent) || self.change.is_leaving(key)?) {
             return Ok(());
         }
         let place = Place { dir: self.top().dir, component, child };

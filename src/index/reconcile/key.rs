@@ -16,7 +16,8 @@ pub(in crate::index) fn apply_to_key(
     if let Some(outcome) = apply_to_away(change, (key, path), seen, evidence)? {
         return Ok(outcome);
     }
-    if change.is_key_buried(key, evidence.sent) {
+    let is_prefix = matches!(seen, Seen::Prefix);
+    if !is_prefix && change.is_key_buried(key, evidence.sent) {
         // nor is it about what has the name now
         return Ok((Verdict::Late, None));
     }
@@ -24,8 +25,8 @@ pub(in crate::index) fn apply_to_key(
     if start.depth == path.len() {
         return apply_to_inode(change, start.dir, seen, evidence);
     }
-    let is_leaving = matches!(seen, Seen::Prefix) && change.is_leaving(key)?;
-    if is_leaving && !matches!(change.walk_key(path)?, Walked::Found(_)) {
+    let may_be_empty = is_prefix && (change.is_prefix_buried(key, evidence.sent) || change.is_leaving(key)?);
+    if may_be_empty && !matches!(change.walk_key(path)?, Walked::Found(_)) {
         return Ok((Verdict::Unchanged, None));
     }
     apply_below(change, start, path, seen, evidence)

@@ -11,7 +11,7 @@ use crate::types::{Component, Ino, Key};
 impl Walk<'_, '_> {
     /// Whether `key` is not of the directories that the sweep walks: then it is reconciled alone, or it was removed since.
     pub(super) fn divert(&mut self, key: &Key, path: &[Component], object: Option<&ObjectMeta>) -> Result<bool, Stop> {
-        if self.change.is_key_buried(key, self.evidence.sent) {
+        if object.is_some() && self.change.is_key_buried(key, self.evidence.sent) {
             return Ok(true);
         }
         if self.change.is_all_in_place()? {

@@ -259,6 +259,21 @@ async fn a_marker_that_was_removed_is_not_that_of_a_new_directory() {
 }
 
 #[tokio::test]
+async fn a_marker_is_not_removed_with_what_is_below_it() {
+    let bench = Bench::new();
+    let keys = [("a/", "m"), ("a/f", "1")];
+    bench.list(Ino::ROOT, true, &keys, 9).await;
+    let a = bench.node("a/").unwrap().ino;
+    bench.unlink(a, "f").await;
+    let older = Page { last: true, ..bench.page(&keys) };
+    let (sent, answered) = (bench.tick(), bench.tick());
+    bench.index.removed(Key::new("a/f").unwrap(), sent, answered).await.unwrap();
+    bench.index.apply_page(Sweep::new(a, true), older).await.unwrap();
+    assert_eq!(bench.index.remote_key(a).unwrap(), Key::new("a/"));
+    assert_eq!(bench.names(a), [""; 0]);
+}
+
+#[tokio::test]
 async fn what_left_a_directory_is_not_brought_back_to_the_one_above_that_has_moved() {
     for recursive in [true, false] {
         let bench = Bench::new();
