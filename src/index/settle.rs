@@ -39,6 +39,8 @@ pub enum Outcome {
     Done,
     /// It has changed since: there is more to do.
     Again,
+    /// It is not where its directory is any more: all of it is to be done again there, and what was done is `away`.
+    Elsewhere,
     /// It is gone here: what was uploaded is to be removed again, and is `away` under its key.
     Gone,
 }
@@ -95,7 +97,7 @@ fn settle(change: &mut Change<'_>, settled: Settled) -> Result<Outcome, IndexErr
         // the marker of a directory that was renamed meanwhile: it will have another
         change.abandon(&key, &etag, size, answered)?;
         change.mark_pending(ino, |pending| pending.content = true)?;
-        return Ok(Outcome::Again);
+        return Ok(Outcome::Elsewhere);
     }
     let mut after = before.clone();
     leave(change, &before.inode, &key)?;

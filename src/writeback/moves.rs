@@ -146,7 +146,7 @@ impl Writeback {
             let expanded = self.rooms.index.expand(dir, ENTRIES).await?;
             crash::point("writeback.after_expand");
             if expanded.done {
-                self.tell_settled(&Work::Inode(dir), task.pending.change, None);
+                self.tell_settled(&Work::Inode(dir), Some(task.pending.change), None);
                 return Ok(Step::On);
             }
             if self.stopping.is_cancelled() {

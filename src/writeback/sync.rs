@@ -241,8 +241,8 @@ impl Writeback {
         }
     }
 
-    /// S3 has `work` as of `change`; `next` follows from it and is waited for too.
-    pub(super) fn tell_settled(&self, work: &Work, change: u64, next: Option<Work>) {
+    /// S3 has `work` as of `change` (`None`: it has to be done again); `next` follows from it and is waited for too.
+    pub(super) fn tell_settled(&self, work: &Work, change: Option<u64>, next: Option<Work>) {
         if !is_waited_for(&self.state.lock().waiters, work) {
             return;
         }
@@ -255,8 +255,8 @@ impl Writeback {
         let mut state = self.state.lock();
         let state = &mut *state;
         for waiter in &mut state.waiters {
-            if waiter.left.get(work).is_some_and(|wanted| *wanted <= change) {
-                if !is_moving {
+            if waiter.left.get(work).is_some_and(|wanted| change.is_none_or(|change| *wanted <= change)) {
+                if change.is_some() && !is_moving {
                     waiter.tick_off(work);
                 }
                 if let Some(next) = &next {

@@ -30,7 +30,7 @@ impl From<Outcome> for Step {
         match outcome {
             // and no look at what came since: that waits for quiet
             Outcome::Done | Outcome::Gone => Step::Done,
-            Outcome::Again => Step::Changed,
+            Outcome::Again | Outcome::Elsewhere => Step::Changed,
         }
     }
 }
@@ -173,7 +173,7 @@ impl Writeback {
         }
         let outcome = self.rooms.index.localise(ino, task.pending.change).await?;
         if outcome == Outcome::Done {
-            self.tell_settled(&Work::Inode(ino), task.pending.change, task.remote_key.clone().map(Work::Away));
+            self.tell_settled(&Work::Inode(ino), Some(task.pending.change), task.remote_key.clone().map(Work::Away));
         }
         Ok(outcome.into())
     }
@@ -186,7 +186,10 @@ impl Writeback {
         drop(settling);
         crash::point("writeback.after_settle");
         self.state.lock().restless.remove(&ino);
-        let left = task.remote_key.clone().filter(|left| *left != key);
+        let (change, left) = match outcome {
+            Outcome::Elsewhere => (None, Some(key)),
+            _ => (Some(change), task.remote_key.clone().filter(|left| *left != key)),
+        };
         self.tell_settled(&Work::Inode(ino), change, left.map(Work::Away));
         Ok(outcome)
     }

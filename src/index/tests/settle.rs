@@ -162,7 +162,7 @@ async fn a_marker_under_a_name_that_was_given_up_is_removed() {
     let dir = bench.make(Ino::ROOT, "d", Kind::Dir).await;
     let answer = bench.answer(&bench.task(dir), "m1");
     bench.mv((Ino::ROOT, "d"), (Ino::ROOT, "e")).await;
-    assert_eq!(bench.settle(answer).await, Outcome::Again);
+    assert_eq!(bench.settle(answer).await, Outcome::Elsewhere);
     assert_eq!((bench.lacks(dir), bench.away_keys()), (Some((true, false, false)), vec![("d/".into(), None)]));
     let answer = bench.answer(&bench.task(dir), "m2");
     assert_eq!(bench.settle(answer).await, Outcome::Done);

@@ -82,12 +82,27 @@ async fn sync_waits_for_a_move_whatever_the_upload_before_it_tells() {
     let mut synced = Box::pin(rig.writeback.synced(None));
     assert!(futures::poll!(&mut synced).is_pending());
     for change in [change, moved] {
-        rig.writeback.tell_settled(&Work::Inode(rig.node("b").ino), change, None);
+        rig.writeback.tell_settled(&Work::Inode(rig.node("b").ino), Some(change), None);
         assert!(futures::poll!(&mut synced).is_pending());
     }
     gate.release();
     within(synced).await.unwrap();
     assert_eq!(rig.bucket.keys(), ["b"]);
+}
+
+#[tokio::test]
+async fn sync_waits_for_a_marker_whose_directory_was_renamed_during_its_upload() {
+    let rig = Rig::new().await;
+    let gate = rig.s3.faults().hold_answer(Request::Put);
+    rig.mkdir("a").await;
+    rig.clock.advance(DELAY);
+    rig.meanwhile(gate.arrived()).await;
+    rig.rename("a", "b").await;
+    let mut synced = Box::pin(rig.writeback.synced(None));
+    assert!(futures::poll!(&mut synced).is_pending());
+    gate.release();
+    within(synced).await.unwrap();
+    assert_eq!(rig.bucket.keys(), ["b/"]);
 }
 
 async fn fifty(rig: &Rig) {
