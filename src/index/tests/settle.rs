@@ -209,7 +209,7 @@ async fn what_was_removed_is_not_brought_back_by_an_older_word() {
 }
 
 #[tokio::test]
-async fn what_was_removed_is_not_brought_back_when_its_name_was_anothers_meanwhile() {
+async fn what_was_removed_is_not_brought_back_once_another_had_its_name() {
     let bench = Bench::new();
     let (key, d) = (Key::new("d/f").unwrap(), "d/");
     let other = bench.put("other", "o").await.ino;

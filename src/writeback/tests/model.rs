@@ -2,6 +2,7 @@
 //! always the tree, and once all of it is brought to S3, S3 is too. Time goes by, as it tells older words from newer ones.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use proptest::prelude::*;
 
@@ -106,9 +107,9 @@ impl Model {
             }
             Step::Mkdir(dir, name) => {
                 let path = self.place(dir, name);
-                if !self.tree.contains_key(&path) {
-                    rig.mkdir(&path).await;
-                    self.tree.insert(path, None);
+                if let Entry::Vacant(place) = self.tree.entry(path) {
+                    rig.mkdir(place.key()).await;
+                    place.insert(None);
                 }
             }
             Step::Chmod(n) => {
