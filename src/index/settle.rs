@@ -4,7 +4,7 @@
 
 use super::Index;
 use super::change::Change;
-use super::model::{IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote, SetHere};
+use super::model::{Away, IndexError, Inode, Kind, Local, ObjectRow, Pending, Remote, SetHere};
 use super::row::Row;
 use crate::types::{ETag, Ino, Key, Tick};
 
@@ -246,6 +246,9 @@ fn localise(change: &mut Change<'_>, ino: Ino, number: u64) -> Result<Outcome, I
     if change.pending(ino)?.is_none_or(|pending| pending.change != number) || !(is_here || is_empty) {
         return Ok(Outcome::Again);
     }
+    if let Some(key) = change.remote_key(&before.inode)? {
+        change.bury_version(&key, change.observed(ino)?);
+    }
     forget_version(change, &before)?;
     Ok(Outcome::Done)
 }
@@ -254,7 +257,7 @@ fn localise(change: &mut Change<'_>, ino: Ino, number: u64) -> Result<Outcome, I
 pub(super) fn forget_version(change: &mut Change<'_>, before: &Row) -> Result<(), IndexError> {
     let ino = before.inode.ino;
     if let Some((remote, key)) = before.inode.remote.as_ref().zip(change.remote_key(&before.inode)?) {
-        change.abandon(&key, &remote.etag, remote.size, change.observed(ino)?)?;
+        change.put_away(&key, &Away { etag: remote.etag.clone(), size: remote.size, ino: None })?;
     }
     let mut after = before.clone();
     after.inode.remote = None;

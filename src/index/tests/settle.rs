@@ -391,6 +391,18 @@ async fn both_versions_of_a_conflict_are_kept() {
 }
 
 #[tokio::test]
+async fn their_version_has_the_name_at_once_whatever_came_while_we_asked_for_it() {
+    let bench = Bench::new();
+    let ino = bench.put("f", "1").await.ino;
+    bench.stage(ino).await;
+    let times = (bench.tick(), bench.tick());
+    bench.see("f", head("1", &[])).await;
+    let name = Name::new(b"f.conflict").unwrap();
+    bench.index.conflict(ino, name, version("22", Some(&[])), times, record("f")).await.unwrap();
+    assert_eq!((bench.names(Ino::ROOT), bench.away_keys()), (vec!["f.conflict".into(), "f".into()], vec![]));
+}
+
+#[tokio::test]
 async fn local_bytes_go_on_top_of_another_version_or_of_none() {
     let bench = Bench::new();
     let ino = bench.put_with_content("f", "1").await.0.ino;
