@@ -13,6 +13,10 @@ pub(super) fn attach(
     object: ObjectId,
     presence: Presence,
 ) -> Result<bool, IndexError> {
+    if change.is_garbage(object)? {
+        // others took its place between two pieces of it
+        return Ok(false);
+    }
     let before = change.row(ino)?;
     let version = before.as_ref().and_then(|row| row.inode.remote.clone()).filter(|remote| remote.etag == *etag);
     let (Some(before), Some(version)) = (before.as_ref(), version) else {

@@ -304,6 +304,11 @@ impl<'t> Change<'t> {
         Ok(())
     }
 
+    /// Whether the file of `object` is to be unlinked.
+    pub(super) fn is_garbage(&self, object: ObjectId) -> Result<bool, IndexError> {
+        Ok(self.tables.garbage.get(object.0)?.is_some())
+    }
+
     /// Forgets garbage whose file is unlinked.
     pub(super) fn collected(&mut self, object: ObjectId) -> Result<(), IndexError> {
         self.dirty |= self.tables.garbage.remove(object.0)?.is_some();

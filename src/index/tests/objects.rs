@@ -24,6 +24,21 @@ async fn a_new_version_without_content_makes_the_file_cold() {
 }
 
 #[tokio::test]
+async fn what_was_given_up_while_it_was_fetched_is_not_taken_again() {
+    let bench = Bench::new();
+    let ino = bench.put("f", "v1").await.ino;
+    let (fetched, taken) = (bench.index.allocate().await.unwrap(), bench.index.allocate().await.unwrap());
+    let (fetched, taken) = (ObjectId(fetched), ObjectId(taken));
+    let attach = |object, presence| bench.index.attach(ino, ETag::new("v1"), object, presence);
+    assert!(attach(fetched, Presence::Partial(vec![0..1])).await.unwrap());
+    assert!(attach(taken, Presence::Complete).await.unwrap());
+    assert!(!attach(fetched, Presence::Complete).await.unwrap());
+    assert_eq!(bench.get(ino).local, Some(Local { object: taken, complete: true }));
+    assert_eq!(bench.index.garbage(9).unwrap(), [fetched]);
+    assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn content_that_nobody_takes_is_garbage() {
     let bench = Bench::new();
     let late = bench.observation("f", head("v1", &[]));
