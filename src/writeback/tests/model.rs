@@ -45,23 +45,37 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A file or a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Thing {
+    /// `None` is a directory.
+    text: Option<String>,
+    mode: u32,
+}
+
+impl Thing {
+    fn is_dir(&self) -> bool {
+        self.text.is_none()
+    }
+}
+
 /// What is to be there.
 #[derive(Default)]
 struct Model {
-    /// By path; `None` is a directory.
-    tree: BTreeMap<String, Option<String>>,
+    /// By path.
+    tree: BTreeMap<String, Thing>,
     written: usize,
 }
 
 impl Model {
     fn nth(&self, n: usize, is_dir: bool) -> Option<String> {
         let mut paths: Vec<&String> =
-            self.tree.iter().filter(|(_, file)| file.is_none() == is_dir).map(|(path, _)| path).collect();
+            self.tree.iter().filter(|(_, thing)| thing.is_dir() == is_dir).map(|(path, _)| path).collect();
         (!paths.is_empty()).then(|| paths.swap_remove(n % paths.len()).clone())
     }
 
     fn place(&self, dir: usize, name: usize) -> String {
-        let dirs = 1 + self.tree.values().filter(|file| file.is_none()).count();
+        let dirs = 1 + self.tree.values().filter(|thing| thing.is_dir()).count();
         match self.nth(dir % dirs, true).filter(|_| dir % dirs < dirs - 1) {
             Some(dir) => format!("{dir}/{}", NAMES[name]),
             None => NAMES[name].to_owned(),
@@ -75,12 +89,8 @@ impl Model {
 
     /// Whether `rename(2)` would do it.
     fn may_rename(&self, from: &str, to: &str) -> bool {
-        let is_dir = self.tree[from].is_none();
-        let may_replace = match self.tree.get(to) {
-            None => true,
-            Some(None) => is_dir && !self.has_entries(to),
-            Some(Some(_)) => !is_dir,
-        };
+        let is_dir = self.tree[from].is_dir();
+        let may_replace = self.tree.get(to).is_none_or(|other| other.is_dir() == is_dir && !self.has_entries(to));
         from != to && !to.starts_with(&format!("{from}/")) && may_replace
     }
 
@@ -98,23 +108,27 @@ impl Model {
         match step {
             Step::Write(dir, name) => {
                 let path = self.place(dir, name);
-                if self.tree.get(&path) != Some(&None) {
-                    self.written += 1;
-                    let text = format!("{} at {path}", self.written);
-                    rig.write(&path, text.clone()).await;
-                    self.tree.insert(path, Some(text));
-                }
+                let mode = match self.tree.get(&path) {
+                    Some(thing) if thing.is_dir() => return rig,
+                    other => other.map_or(0o644, |thing| thing.mode),
+                };
+                self.written += 1;
+                let text = format!("{} at {path}", self.written);
+                rig.write(&path, text.clone()).await;
+                self.tree.insert(path, Thing { text: Some(text), mode });
             }
             Step::Mkdir(dir, name) => {
                 let path = self.place(dir, name);
                 if let Entry::Vacant(place) = self.tree.entry(path) {
                     rig.mkdir(place.key()).await;
-                    place.insert(None);
+                    place.insert(Thing { text: None, mode: 0o755 });
                 }
             }
             Step::Chmod(n) => {
                 if let Some(path) = self.nth(n, n % 2 == 0) {
-                    rig.chmod(&path, 0o700 + n as u32).await;
+                    let mode = 0o700 + n as u32;
+                    rig.chmod(&path, mode).await;
+                    self.tree.get_mut(&path).unwrap().mode = mode;
                 }
             }
             Step::Remove(n) => {
@@ -159,11 +173,10 @@ impl Model {
                 if is_dir {
                     left.push((format!("{path}/"), entry.node.ino));
                 }
-                found.insert(path, is_dir);
+                found.insert(path, (is_dir, entry.node.mode));
             }
         }
-        let wanted: BTreeMap<String, bool> =
-            self.tree.iter().map(|(path, file)| (path.clone(), file.is_none())).collect();
+        let wanted = self.tree.iter().map(|(path, thing)| (path.clone(), (thing.is_dir(), thing.mode))).collect();
         assert_eq!(found, wanted);
     }
 
@@ -172,18 +185,20 @@ impl Model {
         assert_eq!(rig.index.contradictions().unwrap(), Vec::<String>::new());
         self.is_here(rig);
         let keys = rig.bucket.keys();
-        for (path, file) in &self.tree {
-            match file {
+        for (path, Thing { text, mode }) in &self.tree {
+            match text {
                 Some(text) => {
                     assert_eq!(rig.stored(path).as_ref(), Some(text), "{path}, of {keys:?}");
                     assert_eq!(rig.read(path).await, *text, "{path}");
+                    let told = &rig.bucket.get(path).unwrap().user["file-permissions"];
+                    assert_eq!(*told, format!("{:07o}", 0o100_000 | mode), "{path}");
                 }
                 None => assert!(keys.iter().any(|key| key.starts_with(&format!("{path}/"))), "{path}/ of {keys:?}"),
             }
         }
         let is_known = |key: &String| match key.strip_suffix('/') {
-            Some(dir) => self.tree.get(dir) == Some(&None),
-            None => matches!(self.tree.get(key), Some(Some(_))),
+            Some(dir) => self.tree.get(dir).is_some_and(Thing::is_dir),
+            None => self.tree.get(key).is_some_and(|thing| !thing.is_dir()),
         };
         let strange: Vec<_> = keys.iter().filter(|key| !is_known(key)).collect();
         assert!(strange.is_empty(), "S3 has {strange:?}, too");
