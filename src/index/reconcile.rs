@@ -6,7 +6,8 @@
 //!   rewrite of the metadata: the bytes here stay, the attributes are in doubt until a HEAD tells them.
 //! - Other bytes under the same key keep inode, cookie and name; `ctime` grows strictly.
 //! - An inode never changes its kind: clients must not find a file where their handle named a link.
-//! - An observation sent before the last applied one was answered changes nothing when it says something else.
+//! - An observation sent before the last applied one was answered changes nothing: when both are of the same version, its
+//!   attributes may still be older. Only bytes that it brought are taken, if they are those of the version here.
 //! - What is changed here and not in S3 yet wins: S3's word about it is left to the upload, which finds the conflict.
 //!   What was removed here does not come back before S3 has removed it, too, unless somebody wrote it since.
 //! - An observation is of a key of S3: `locate.rs` tells which inode that is.
@@ -95,13 +96,17 @@ pub(super) fn file(
     if is_ours && (news == News::Bytes || is_other_kind) {
         return Ok((Verdict::Unchanged, Some(child.ino)));
     }
-    if is_late(change, child.ino, evidence) && news != News::Nothing {
-        return Ok(late(change, child.ino));
+    let mut after = before.clone();
+    if is_late(change, child.ino, evidence) {
+        if news == News::Nothing {
+            adopt(change, &mut after.inode, evidence)?;
+            change.replace(&before, after);
+        }
+        return Ok(overtaken(change, &before.inode, news));
     }
     if is_other_kind {
         return other_kind(change, place, &before.inode, meta, evidence);
     }
-    let mut after = before.clone();
     news.describe(&mut after, meta, attributes, kept, change);
     if news == News::Bytes {
         after.inode.size = meta.size;
@@ -173,8 +178,8 @@ pub(super) fn mark(
     if is_dirty(&before.inode, pending.as_ref()) && news == News::Bytes {
         return Ok((Verdict::Unchanged, Some(ino)));
     }
-    if is_late(change, ino, evidence) && news != News::Nothing {
-        return Ok(late(change, ino));
+    if is_late(change, ino, evidence) {
+        return Ok(overtaken(change, &before.inode, news));
     }
     let mut after = before.clone();
     let kept = news::kept(&before.inode, pending.as_ref());
@@ -294,6 +299,15 @@ fn late(change: &Change<'_>, ino: Ino) -> Outcome {
         freshness.expire();
     }
     (Verdict::Late, Some(ino))
+}
+
+/// A newer word than this has been applied. Of the same version it agrees; but its attributes may be older than those
+/// here: where these are in doubt, they stay so.
+fn overtaken(change: &Change<'_>, inode: &Inode, news: News) -> Outcome {
+    match news {
+        News::Nothing if inode.attributes_known => (Verdict::Unchanged, Some(inode.ino)),
+        _ => late(change, inode.ino),
+    }
 }
 
 fn observe(change: &Change<'_>, ino: Ino, evidence: &Evidence) {

@@ -31,7 +31,7 @@ use self::body::{Told, Trouble, get_range};
 use self::transfer::{Claim, End, Registry, Transfer, split};
 use super::{Settings, Stores, WaitError};
 use crate::content::{Content, Object};
-use crate::index::{Index, IndexError, Node, Observation, Seen, Source};
+use crate::index::{Index, IndexError, Node, Observation, Seen, Source, Verdict};
 use crate::store::{self, RequestKind, Store, Turn};
 use crate::types::{Clock, Ino};
 
@@ -326,17 +326,20 @@ impl Fetcher {
     /// A GET that brought the version has also told that it is still current, and its attributes.
     async fn learn(&self, transfer: &Transfer, told: Told) {
         let Told { meta, sent, answered } = told;
+        if meta.user.is_some() && !transfer.attributes_told.swap(true, Ordering::AcqRel) {
+            let (key, seen) = (transfer.version.key.clone(), Seen::Object(meta));
+            let observation = Observation { key, seen, sent, answered, source: Source::Fetch, content: None };
+            match self.index.apply(observation).await {
+                Ok(applied) if applied.verdict == Verdict::Late => {
+                    transfer.attributes_told.store(false, Ordering::Release);
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => warn!(ino = %transfer.ino, %error, "cannot record attributes"),
+            }
+        }
         if let Ok(Some(node)) = self.node_of(transfer) {
             node.freshness.settle(sent, answered);
-        }
-        if meta.user.is_none() || transfer.attributes_told.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let key = transfer.version.key.clone();
-        let seen = Seen::Object(meta);
-        let observation = Observation { key, seen, sent, answered, source: Source::Fetch, content: None };
-        if let Err(error) = self.index.apply(observation).await {
-            warn!(ino = %transfer.ino, %error, "cannot record attributes");
         }
     }
 

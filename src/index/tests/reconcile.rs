@@ -251,6 +251,21 @@ async fn a_late_observation_that_agrees_is_no_news() {
 }
 
 #[tokio::test]
+async fn a_late_observation_does_not_settle_what_is_in_doubt() {
+    let bench = Bench::new();
+    let ino = bench.see("f", listed("v1")).await.node.unwrap().ino;
+    let object = ObjectId(bench.index.allocate().await.unwrap());
+    let told = head("v1", &[("file-permissions", "0100600")]);
+    let early = Observation { content: Some(object), ..bench.observation("f", told.clone()) };
+    bench.see("f", listed("v1")).await;
+    assert_eq!(bench.index.apply(early).await.unwrap().verdict, Verdict::Late);
+    let node = bench.get(ino);
+    assert_eq!((node.attributes_known, node.freshness.checked()), (false, Tick::NEVER));
+    assert_eq!(node.local, Some(Local { object, complete: true }), "the bytes are those of the version");
+    assert_eq!(bench.see("f", told).await.node.unwrap().mode, 0o600);
+}
+
+#[tokio::test]
 async fn a_late_observation_does_not_bring_back_what_was_removed() {
     let bench = Bench::new();
     bench.put("d/f", "v1").await;

@@ -70,6 +70,22 @@ async fn an_upload_that_nothing_overtook_settles_all() {
 }
 
 #[tokio::test]
+async fn attributes_that_were_asked_for_before_an_upload_are_not_those_after_it() {
+    let bench = Bench::new();
+    let old = [("file-permissions", "0100600")];
+    for key in ["f", "d/"] {
+        let ino = bench.see(key, head("e1", &old)).await.node.unwrap().ino;
+        bench.change_mode(ino).await;
+        let older = bench.observation(key, head("e1", &old));
+        let answer = Settled { size: 2, ..bench.answer(&bench.task(ino), "e1") };
+        assert_eq!(bench.settle(answer).await, Outcome::Done);
+        assert_eq!(bench.index.apply(older).await.unwrap().verdict, Verdict::Unchanged);
+        let node = bench.get(ino);
+        assert_eq!((node.mode, node.remote.as_ref().unwrap().last_modified), (0o611, Remote::UNTOLD), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_proves_the_directories_that_it_is_in() {
     let bench = Bench::new();
     let dir = bench.make(Ino::ROOT, "d", Kind::Dir).await;

@@ -15,7 +15,7 @@ use crate::content::CacheLimit;
 use crate::index::{Defaults, IndexOptions};
 use crate::positioned::read_exact_at;
 use crate::store::{Budget, Error, GetIf, Got, ListPage, ListRequest, ObjectMeta};
-use crate::types::{ETag, Key, Time};
+use crate::types::{ETag, Key, Tick, Time};
 
 const MIB: u64 = 1 << 20;
 const LONG: Duration = Duration::from_secs(60);
@@ -229,6 +229,27 @@ async fn attributes_that_come_with_the_bytes_become_known() {
     assert!(rig.node(ino).attributes_known);
     assert_eq!(rig.node(ino).mode, 0o600);
     assert_eq!(rig.node(ino).freshness.checked(), rig.clock.now());
+}
+
+#[tokio::test]
+async fn attributes_that_came_late_stay_in_doubt() {
+    let rig = Rig::new();
+    let ino = rig.given("a", "v1", pattern(100, 0)).await;
+    let (go, held) = watch::channel(false);
+    rig.s3.fault(Fault::Pause(0, held));
+    let reader = tokio::spawn({
+        let fetcher = rig.fetcher.clone();
+        async move { fetcher.fetch(ino, 0..100).await.map(|_| ()) }
+    });
+    rig.s3.reached(1).await;
+    rig.clock.advance(Duration::from_secs(1));
+    rig.given("a", "v1", pattern(100, 0)).await;
+    go.send(true).unwrap();
+    reader.await.unwrap().unwrap();
+    rig.quiet().await;
+    let node = rig.node(ino);
+    assert_eq!((node.attributes_known, node.freshness.checked()), (false, Tick::NEVER), "the next touch asks");
+    assert!(node.local.unwrap().complete);
 }
 
 #[tokio::test]

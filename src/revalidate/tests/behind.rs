@@ -157,7 +157,7 @@ async fn deleted_key_disappears_behind_the_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cold_file_changes_at_once_and_is_not_fetched() {
-    let rig = Rig::new().await;
+    let rig = Rig::with(large()).await;
     rig.bucket.put("a.txt", "one", &[]);
     rig.node("a.txt").await;
     rig.settled("a.txt").await;
