@@ -78,7 +78,8 @@ fn plan_file(task: &Task, key: Key) -> Action {
     };
     match version(task) {
         Some(from) if !task.pending.content => match from.key == key && !task.pending.attributes {
-            true => Action::Nothing,
+            // while the place of its directory is pending, nothing more is to be done for it alone
+            true => in_the_way(task).map_or(Action::Nothing, Action::WaitFor),
             false => Action::Copy { from, key, over },
         },
         _ => Action::Put { key, over },
@@ -96,13 +97,16 @@ fn over(task: &Task, key: &Key) -> Result<Over, Ino> {
     if let Some(own) = version(task).filter(|own| own.key == *key) {
         return Ok(Over::Own(own.etag));
     }
-    match &task.in_the_way {
-        None => Ok(Over::Nothing),
-        Some(away) => match away.ino {
-            Some(other) if other != task.node.ino => Err(other),
-            _ => Ok(Over::Replaced(away.etag.clone())),
-        },
+    match (in_the_way(task), &task.in_the_way) {
+        (Some(other), _) => Err(other),
+        (None, Some(away)) => Ok(Over::Replaced(away.etag.clone())),
+        (None, None) => Ok(Over::Nothing),
     }
+}
+
+/// Who must move before anything of `task` is written.
+fn in_the_way(task: &Task) -> Option<Ino> {
+    task.in_the_way.as_ref().and_then(|away| away.ino).filter(|other| *other != task.node.ino)
 }
 
 #[cfg(test)]
@@ -193,6 +197,11 @@ mod tests {
             ),
             ("changed and moved", task(Kind::File, "cp", "f", Some("g")), put("f", Over::Nothing)),
             ("moved back meanwhile", task(Kind::File, "p", "f", Some("f")), Action::Nothing),
+            (
+                "moved back before its directory",
+                blocked(task(Kind::File, "p", "d/f", Some("d/f")), Some(9)),
+                Action::WaitFor(Ino(9)),
+            ),
             ("renamed over", blocked(task(Kind::File, "c", "f", None), None), put("f", replaced.clone())),
             ("moved over", blocked(task(Kind::File, "p", "f", Some("g")), None), copy("g", "f", replaced)),
             ("blocked", blocked(task(Kind::File, "c", "f", None), Some(9)), Action::WaitFor(Ino(9))),

@@ -1,6 +1,7 @@
 //! Renames: copied inside S3, then removed; of files, of directories, in circles, through a crash.
 
 use super::*;
+use crate::s3server::Fault;
 
 #[tokio::test]
 async fn a_move_is_a_copy_and_then_a_delete() {
@@ -154,6 +155,25 @@ async fn a_directory_that_comes_to_be_in_its_place_again_stays_there() {
     assert_eq!(stored, ["bytes", "new", "beside"]);
     assert!(!rig.bucket.keys().iter().any(|key| key.starts_with("b/")), "{:?}", rig.bucket.keys());
     assert_eq!(rig.index.contradictions().unwrap(), Vec::<String>::new());
+}
+
+/// The file is at its key already, but its directory is not yet told to be in its place.
+#[tokio::test]
+async fn sync_of_a_directory_that_was_moved_back_in_mid_move_waits_for_no_quiet() {
+    let rig = Rig::new().await;
+    for dir in ["a", "a/d"] {
+        rig.mkdir(dir).await;
+    }
+    rig.write("a/d/f", "bytes").await;
+    rig.sync().await;
+    rig.s3.faults().inject_always(Request::Copy, Fault::Denied);
+    rig.s3.requests().reset();
+    rig.rename("a", "b").await;
+    rig.meanwhile(rig.s3.requests().reached(Request::Copy, 1)).await;
+    rig.rename("b", "a").await;
+    rig.s3.faults().clear();
+    rig.sync().await;
+    assert_eq!(rig.stored("a/d/f").unwrap(), "bytes");
 }
 
 #[tokio::test]
