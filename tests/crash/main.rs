@@ -301,8 +301,12 @@ impl Tree {
                         return Err(format!("S3 lacks the directory {dir}"));
                     }
                 }
-                Entry::File { versions, .. } => {
+                Entry::File { mode, versions } => {
                     let Some(stored) = bucket.get(&key) else { return Err(format!("S3 lacks {key}")) };
+                    let told = stored.user.get("file-permissions");
+                    if told != Some(&format!("{:07o}", 0o100_000 | mode)) {
+                        return Err(format!("S3 has {told:?} as the mode of {key}, not {mode:o}"));
+                    }
                     if !versions.iter().any(|version| stored.bytes[..] == version[..]) {
                         return Err(format!("S3 has other bytes of {key}"));
                     }
