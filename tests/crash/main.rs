@@ -75,7 +75,7 @@ async fn what_was_answered_comes_to_s3_whenever_the_uploads_die() {
 }
 
 fn rounds() -> u64 {
-    std::env::var("FASTS3_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+    std::env::var("FASTS3_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
 }
 
 /// A bucket and a cache directory.
