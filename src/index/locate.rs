@@ -7,7 +7,7 @@
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::change::Change;
-use super::model::{Away, IndexError, Inode, Kind, Located};
+use super::model::{Away, IndexError, Kind, Located};
 use super::snapshot::Snapshot;
 use super::{Index, Name};
 use crate::types::name::{self, ComponentKind};
@@ -85,24 +85,6 @@ impl Change<'_> {
         Ok(self.row(ino)?.is_some_and(|row| row.inode.origin.is_some()))
     }
 
-    /// The path that the prefix of a directory's entries has in S3; `None` when it is gone.
-    pub(super) fn remote_path(&mut self, dir: Ino) -> Result<Option<Vec<Component>>, IndexError> {
-        let (mut path, mut at) = (Vec::new(), dir);
-        while at != Ino::ROOT {
-            let Some(Inode { parent, component, origin, .. }) = self.row(at)?.map(|row| row.inode) else {
-                return Ok(None);
-            };
-            if let Some(origin) = origin {
-                path.extend(prefix_path(&origin).into_iter().rev());
-                break;
-            }
-            path.push(component);
-            at = parent;
-        }
-        path.reverse();
-        Ok(Some(path))
-    }
-
     /// Whether the journal has something that must leave `prefix` or a key below it.
     pub(super) fn is_leaving(&self, prefix: &str) -> Result<bool, IndexError> {
         Ok(begins(&*self.tables.away, prefix)? || begins(&*self.tables.moved, prefix)?)
@@ -148,7 +130,7 @@ fn start(snapshot: &Snapshot, path: &[Component]) -> Result<Start, IndexError> {
 }
 
 /// The components of a directory's prefix: one without a slash at its end is a chunk's.
-fn prefix_path(prefix: &Key) -> Vec<Component> {
+pub(super) fn prefix_path(prefix: &Key) -> Vec<Component> {
     let mut path = name::split(prefix);
     if let Some(last) = path.last_mut().filter(|last| last.kind() == ComponentKind::File)
         && let Some(chunk) = Component::from_bytes(&[last.as_bytes(), &[0xFF]].concat())

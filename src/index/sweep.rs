@@ -14,6 +14,7 @@
 //!   should have the old bytes until the new ones are here.
 //! - It walks where S3 has the directories (`Index::remote_prefix`). What was renamed into one of them is not listed
 //!   there, and stays; a key that is not of one of them goes to `reconcile.rs` alone (`divert`).
+//! - What was listed for a prefix says nothing of a directory that has left it since: S3 has its entries elsewhere.
 //! - What has changed is told one by one only to who asks for it (`found`), and never all of it.
 
 mod divert;
@@ -25,7 +26,7 @@ use std::collections::VecDeque;
 use tracing::warn;
 
 use super::change::Change;
-use super::locate::Walked;
+use super::locate::{self, Walked};
 use super::model::{IndexError, Page, PageApplied, Verdict};
 use super::reconcile::{self, Evidence, Place};
 use super::shelter::Shelter;
@@ -47,10 +48,12 @@ const REMOVALS: usize = 4096;
 #[derive(Debug)]
 pub struct Sweep {
     dir: Ino,
+    /// What was listed.
+    prefix: Key,
+    /// Its path.
+    base: Vec<Component>,
     recursive: bool,
-    /// The path of `dir` in S3, once it is known.
-    base: Option<Vec<Component>>,
-    /// From `dir` to the directory that the last key is in; empty when `dir` is gone.
+    /// From `dir` to the directory that the last key is in; empty when `dir` is gone, or has left the prefix.
     stack: Vec<Frame>,
     previous: Option<Key>,
     in_order: bool,
@@ -63,13 +66,14 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// A listing of directory `dir`: of its own level (`LIST` with a delimiter), or of all below it.
-    /// Entries changed by an observation answered after a page was sent are left alone (late).
-    pub fn new(dir: Ino, recursive: bool) -> Sweep {
+    /// A listing of directory `dir`, which S3 has below `prefix`: of its own level (`LIST` with a delimiter), or of all
+    /// below it. Entries changed by an observation answered after a page was sent are left alone (late).
+    pub fn new(dir: Ino, prefix: Key, recursive: bool) -> Sweep {
         Sweep {
             dir,
+            base: locate::prefix_path(&prefix),
+            prefix,
             recursive,
-            base: None,
             stack: Vec::new(),
             previous: None,
             in_order: true,
@@ -147,18 +151,18 @@ impl Walk<'_, '_> {
 
     /// Opens the sweep's directory, or leaves what is gone since the last page.
     fn begin(&mut self) -> Result<(), Stop> {
-        self.sweep.started.get_or_insert(self.evidence.sent);
-        if self.sweep.base.is_none() {
-            let dir = self.sweep.dir;
+        let dir = self.sweep.dir;
+        if self.sweep.started.is_none() {
+            self.sweep.started = Some(self.evidence.sent);
             let Some(row) = self.change.row(dir)? else { return Ok(()) };
-            let Some(path) = self.change.remote_path(dir)? else { return Ok(()) };
-            self.sweep.base = Some(path);
             let known = row.inode.listed;
             self.sweep.stack.push(Frame { known, ..Frame::new(row.inode.component, dir, true) });
         }
-        if let Some(base) = &self.sweep.base {
-            self.owns = self.change.walk_key(base)? == Walked::Found(self.sweep.dir);
+        if self.change.remote_prefix(dir)?.as_ref() != Some(&self.sweep.prefix) {
+            self.sweep.stack.clear();
+            return Ok(());
         }
+        self.owns = self.change.walk_key(&self.sweep.base)? == Walked::Found(dir);
         for depth in 0..self.sweep.stack.len() {
             if self.change.row(self.sweep.stack[depth].dir)?.is_none() {
                 self.sweep.stack.truncate(depth);
@@ -184,9 +188,8 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         let full = name::split(key);
-        let base = self.sweep.base.as_deref().unwrap_or_default();
         // the listing of a chunk's prefix has the file of that very text, too
-        let Some(path) = full.strip_prefix(base) else { return Ok(()) };
+        let Some(path) = full.strip_prefix(self.sweep.base.as_slice()) else { return Ok(()) };
         self.sweep.found_any = true;
         let diverted = self.divert(key, &full, object)?;
         let Some((last, parents)) = path.split_last() else {

@@ -14,6 +14,9 @@ use crate::index::{Page, Sweep};
 use crate::store::{self, ListRequest, RequestKind, Store};
 use crate::types::{Ino, Key};
 
+/// How often a directory is listed anew because its entries have come to be elsewhere in S3 meanwhile.
+const ATTEMPTS: usize = 5;
+
 /// First listings at once; a client that asks for more is told to ask again.
 const MOST_LISTINGS: usize = 1_024;
 
@@ -138,18 +141,35 @@ impl Revalidator {
 
     /// Lists `dir` and reconciles the index with it, calling `on_page` after each page that is in the index.
     pub(super) async fn sweep(&self, dir: Ino, how: How<'_>, mut on_page: impl FnMut()) -> Result<Swept, Trouble> {
-        let Some(prefix) = self.index.remote_prefix(dir)? else { return Err(Trouble::Gone) };
+        let mut key = Key::root();
+        for _ in 0..ATTEMPTS {
+            key = self.index.remote_prefix(dir)?.ok_or(Trouble::Gone)?;
+            let swept = self.sweep_prefix((dir, &key), &how, &mut on_page).await?;
+            // what S3 had elsewhere by then says nothing of it
+            if swept.is_gone || self.index.remote_prefix(dir)?.as_ref() == Some(&key) {
+                return Ok(swept);
+            }
+        }
+        Err(Trouble::Restless(key))
+    }
+
+    async fn sweep_prefix(
+        &self,
+        (dir, prefix): (Ino, &Key),
+        how: &How<'_>,
+        on_page: &mut impl FnMut(),
+    ) -> Result<Swept, Trouble> {
         let mut request =
             ListRequest { prefix: prefix.to_string(), delimited: !how.recursive, ..ListRequest::default() };
         let mut swept = Swept::default();
-        let mut sweep = Sweep::new(dir, how.recursive);
+        let mut sweep = Sweep::new(dir, prefix.clone(), how.recursive);
         let mut pages = 0;
-        let mut fetched = self.page(&how, &request).await?;
+        let mut fetched = self.page(how, &request).await?;
         loop {
             pages += 1;
             let Fetched { page, next, .. } = fetched;
             swept.keys += (page.objects.len() + page.prefixes.len()) as u64;
-            let following = self.following(&how, &mut request, next);
+            let following = self.following(how, &mut request, next);
             let applied = async {
                 let (keys, sent) = (keys_of(&page), page.sent);
                 let applied = self.index.apply_page(sweep, page).await?;

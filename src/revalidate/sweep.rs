@@ -156,7 +156,7 @@ impl Sweeper {
         let Some(prefix) = asker.index.remote_prefix(dir)? else { return Ok(()) };
         let how = How { store: &asker.stores.background, recursive, patient: true, paced: true };
         let mut request = ListRequest { prefix: prefix.to_string(), delimited: !recursive, ..ListRequest::default() };
-        let mut sweep = Sweep::new(dir, recursive).noting();
+        let mut sweep = Sweep::new(dir, prefix, recursive).noting();
         self.turn().await;
         let mut fetched = asker.page(&how, &request).await?;
         loop {

@@ -18,7 +18,7 @@ impl Walk<'_, '_> {
             return Ok(false);
         }
         let seen = || object.map_or(Seen::Prefix, |meta| Seen::Object(meta.clone()));
-        let depth = self.sweep.base.as_ref().map_or(0, Vec::len);
+        let depth = self.sweep.base.len();
         let own_marker = (path.len() == depth && self.owns).then_some(self.sweep.dir);
         let away = object.is_some().then(|| self.change.away(key)).transpose()?.flatten();
         if let Some(away) = away.filter(|away| away.ino.is_none() || away.ino != own_marker) {

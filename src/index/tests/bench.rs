@@ -32,7 +32,7 @@ async fn creates_per_second() {
 
 async fn fill(bench: &Bench, objects: usize) {
     let begin = Instant::now();
-    let mut sweep = Sweep::new(Ino::ROOT, true);
+    let mut sweep = Sweep::new(Ino::ROOT, Key::root(), true);
     for page in 0..objects / 1000 {
         let keys: Vec<String> = (0..1000).map(|n| format!("d{:03}/file-{page:06}-{n:04}", page / 10)).collect();
         let keys: Vec<_> = keys.iter().map(|key| (key.as_str(), "0123456789abcdef0123456789abcdef")).collect();

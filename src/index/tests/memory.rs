@@ -74,7 +74,7 @@ async fn commands_of_one_group_fail_and_succeed_on_their_own() {
         bench.index.apply(newer),
         bench.index.apply(late),
         bench.index.attach(node.ino, ETag::new("2"), object, Presence::Complete),
-        bench.index.apply_page(Sweep::new(Ino(987), true), stray),
+        bench.index.apply_page(Sweep::new(Ino(987), Key::root(), true), stray),
     );
     assert_eq!(newer.unwrap().verdict, Verdict::Replaced);
     assert_eq!(late.unwrap().verdict, Verdict::Late);

@@ -101,12 +101,17 @@ impl Bench {
 
     /// A whole listing of `dir` in pages of `size` keys.
     async fn list(&self, dir: Ino, recursive: bool, keys: &[(&str, &str)], size: usize) -> PageApplied {
+        self.take_pages(self.sweep(dir, recursive), keys, size).await
+    }
+
+    /// The same of a listing that was asked for before.
+    async fn take_pages(&self, mut sweep: Sweep, keys: &[(&str, &str)], size: usize) -> PageApplied {
         let mut pages: Vec<Page> = keys.chunks(size).map(|keys| self.page(keys)).collect();
         if pages.is_empty() {
             pages.push(self.page(&[]));
         }
         pages.last_mut().unwrap().last = true;
-        let (mut sweep, mut total) = (Sweep::new(dir, recursive), PageApplied::default());
+        let mut total = PageApplied::default();
         for page in pages {
             let applied;
             (sweep, applied) = self.index.apply_page(sweep, page).await.unwrap();
@@ -116,6 +121,11 @@ impl Bench {
             total.outdated.extend(applied.outdated);
         }
         total
+    }
+
+    /// A listing of `dir` that is asked for now.
+    fn sweep(&self, dir: Ino, recursive: bool) -> Sweep {
+        Sweep::new(dir, self.index.remote_prefix(dir).unwrap().unwrap(), recursive)
     }
 
     /// A page of keys with their ETags; no ETag makes a common prefix.

@@ -424,7 +424,7 @@ async fn a_buried_key_is_not_brought_back_by_a_listing_sent_before() {
         })
         .await
         .unwrap();
-    bench.index.apply_page(Sweep::new(Ino::ROOT, true), page).await.unwrap();
+    bench.index.apply_page(bench.sweep(Ino::ROOT, true), page).await.unwrap();
     assert!(bench.names(Ino::ROOT).is_empty());
     assert_eq!(bench.see("d/f", listed("v1")).await.verdict, Verdict::Created, "a newer word does");
 }

@@ -266,7 +266,7 @@ async fn a_marker_that_was_removed_is_not_that_of_a_new_directory() {
         bench.make(dir, "f", Kind::File).await;
         bench.index.settle_without(dir, bench.task(dir).pending.change).await.unwrap();
         if is_listed {
-            bench.index.apply_page(Sweep::new(Ino::ROOT, true), listed).await.unwrap();
+            bench.index.apply_page(bench.sweep(Ino::ROOT, true), listed).await.unwrap();
         } else {
             assert_eq!(bench.index.apply(asked).await.unwrap().verdict, Verdict::Late);
         }
@@ -284,9 +284,35 @@ async fn a_marker_is_not_removed_with_what_is_below_it() {
     let older = Page { last: true, ..bench.page(&keys) };
     let (sent, answered) = (bench.tick(), bench.tick());
     bench.index.removed(Key::new("a/f").unwrap(), sent, answered).await.unwrap();
-    bench.index.apply_page(Sweep::new(a, true), older).await.unwrap();
+    bench.index.apply_page(bench.sweep(a, true), older).await.unwrap();
     assert_eq!(bench.index.remote_key(a).unwrap(), Key::new("a/"));
     assert_eq!(bench.names(a), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_was_listed_of_a_prefix_is_not_of_a_directory_that_has_left_it() {
+    for is_between in [false, true] {
+        let bench = Bench::new();
+        bench.list(Ino::ROOT, true, &[("d/", "m"), ("d/f", "1")], 9).await;
+        let (d, f) = (bench.node("d/").unwrap().ino, bench.node("d/f").unwrap().ino);
+        let leave = async |to| {
+            let from = bench.get(d).component.text().to_owned();
+            bench.mv((Ino::ROOT, &from), (Ino::ROOT, to)).await;
+            assert!(bench.index.expand(d, 9).await.unwrap().done);
+        };
+        leave("e").await;
+        let mut listing = bench.sweep(d, false);
+        let (listed, checked) = (Page { last: true, ..bench.page(&[]) }, bench.get(d).freshness.checked());
+        if is_between {
+            (listing, _) = bench.index.apply_page(listing, bench.page(&[])).await.unwrap();
+        }
+        leave("d").await;
+        bench.index.settle_without(f, bench.task(f).pending.change).await.unwrap();
+        assert_eq!(bench.places(f), ("d/f".into(), "d/f".into()));
+        bench.index.apply_page(listing, listed).await.unwrap();
+        assert_eq!(bench.names(d), ["f"]);
+        assert_eq!(bench.get(d).freshness.checked(), checked, "it was not listed");
+    }
 }
 
 #[tokio::test]
@@ -303,7 +329,7 @@ async fn what_left_a_directory_is_not_brought_back_to_the_one_above_that_has_mov
         let (sent, answered) = (bench.tick(), bench.tick());
         bench.index.removed(Key::new("a/s/f").unwrap(), sent, answered).await.unwrap();
         assert!(bench.index.expand(s, 9).await.unwrap().done);
-        bench.index.apply_page(Sweep::new(a, recursive), older).await.unwrap();
+        bench.index.apply_page(bench.sweep(a, recursive), older).await.unwrap();
         assert_eq!(bench.names(a), ["g", "t"]);
     }
 }

@@ -36,7 +36,7 @@ async fn a_page_removes_nothing_that_it_has_not_covered() {
     let bench = Bench::new();
     bench.list(Ino::ROOT, true, &[("a/x", "1"), ("a/z", "1"), ("b", "1")], 9).await;
     let page = bench.page(&[("a/y", "1")]);
-    let (sweep, applied) = bench.index.apply_page(Sweep::new(Ino::ROOT, true), page).await.unwrap();
+    let (sweep, applied) = bench.index.apply_page(bench.sweep(Ino::ROOT, true), page).await.unwrap();
     assert_eq!((applied.created, applied.removed), (1, 1), "a/x is gone, a/z and b may follow");
     assert!(bench.node("a/z").is_some() && bench.node("b").is_some());
 
@@ -68,7 +68,7 @@ async fn a_listing_settles_its_directory_at_its_first_page_and_its_entries_at_th
     let dir = bench.node("d/").unwrap();
     let (first, second) = (bench.page(&[("d/a", "1")]), Page { last: true, ..bench.page(&[("d/b", "1")]) });
     let (sent, later) = (first.sent, second.sent);
-    let (sweep, _) = bench.index.apply_page(Sweep::new(dir.ino, false), first).await.unwrap();
+    let (sweep, _) = bench.index.apply_page(bench.sweep(dir.ino, false), first).await.unwrap();
     assert_eq!(dir.freshness.checked(), Tick::NEVER);
     bench.index.apply_page(sweep, second).await.unwrap();
     assert_eq!(dir.freshness.checked(), sent);
@@ -85,7 +85,7 @@ async fn entries_newer_than_the_page_are_left_alone() {
     bench.put("d/y", "1").await;
     bench.put("gone", "1").await;
     bench.see("gone", Seen::Absent).await;
-    let (_, applied) = bench.index.apply_page(Sweep::new(Ino::ROOT, true), page).await.unwrap();
+    let (_, applied) = bench.index.apply_page(bench.sweep(Ino::ROOT, true), page).await.unwrap();
 
     assert_eq!((applied.created, applied.replaced, applied.removed), (0, 0, 0));
     assert_eq!(bench.node("a").unwrap().remote.as_ref().unwrap().etag, ETag::new("2"));
@@ -148,7 +148,7 @@ async fn a_bucket_without_order_loses_nothing() {
 async fn a_directory_removed_between_two_pages_comes_back_with_what_follows() {
     let bench = Bench::new();
     let (first, second) = (bench.page(&[("d/a", "1"), ("d/b", "1")]), [("d/c", "1"), ("e", "1")]);
-    let (sweep, _) = bench.index.apply_page(Sweep::new(Ino::ROOT, true), first).await.unwrap();
+    let (sweep, _) = bench.index.apply_page(bench.sweep(Ino::ROOT, true), first).await.unwrap();
     bench.see("d/", Seen::Absent).await;
     bench.put("d/a", "2").await;
     let second = Page { last: true, ..bench.page(&second) };
@@ -163,9 +163,9 @@ async fn a_directory_removed_between_two_pages_comes_back_with_what_follows() {
 async fn a_sweep_of_a_directory_that_went_does_nothing() {
     let bench = Bench::new();
     bench.put("d/f", "1").await;
-    let dir = bench.node("d/").unwrap().ino;
+    let sweep = bench.sweep(bench.node("d/").unwrap().ino, true);
     bench.see("d/", Seen::Absent).await;
-    let applied = bench.list(dir, true, &[("d/f", "1"), ("d/g", "1")], 1).await;
+    let applied = bench.take_pages(sweep, &[("d/f", "1"), ("d/g", "1")], 1).await;
     assert_eq!((applied.created, applied.removed), (0, 0));
     assert!(bench.node("d/").is_none());
 }

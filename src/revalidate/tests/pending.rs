@@ -42,6 +42,29 @@ async fn renamed_directory_is_looked_up_and_listed_where_s3_has_it() {
     assert_eq!(rig.list("e").await, ["a", "s", "c"]);
 }
 
+/// Its entries come to be where its name says while S3 tells what is left where they were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn directory_that_leaves_what_is_being_listed_is_listed_again() {
+    let rig = Rig::new().await;
+    rig.bucket.put("d/f", "text", &[]);
+    rig.list("d").await;
+    let dir = rig.node("d").await.ino;
+    changes::rename(&rig.index, dir, Ino::ROOT, "e/").await;
+    within(rig.revalidator.quiet()).await;
+    rig.bucket.put("e/g", "theirs", &[]);
+    rig.s3.requests().reset();
+    let gate = rig.s3.faults().hold_answer(Request::List);
+    let refreshed = tokio::spawn({
+        let revalidator = rig.revalidator.clone();
+        async move { revalidator.refresh(dir).await }
+    });
+    within(gate.arrived()).await;
+    assert!(rig.index.expand(dir, 9).await.unwrap().done);
+    gate.release();
+    within(refreshed).await.unwrap().unwrap();
+    assert_eq!((rig.names(dir), rig.count(Request::List)), (vec!["f".into(), "g".into()], 2));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renamed_file_is_read_at_its_old_key_and_not_checked() {
     let rig = Rig::new().await;
