@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::{StreamExt, future, stream};
 
 use super::queue::End;
-use super::{Failure, Progress, Writeback};
+use super::{Failure, Progress, State, Writeback};
 use crate::index::{IndexError, Kind, Pending, Work};
 use crate::types::{Ino, Key, Tick};
 
@@ -91,7 +91,7 @@ pub(super) fn is_waited_for(waiters: &[Waiter], work: &Work) -> bool {
 }
 
 /// A waiter that is taken off the list with whoever waits.
-struct Registered<'a> {
+pub(super) struct Registered<'a> {
     writeback: &'a Writeback,
     number: u64,
 }
@@ -112,10 +112,8 @@ impl Writeback {
         self.save(under).await?;
         loop {
             let (rows, moves) = self.rows(under).map_err(|error| broken(&error))?;
-            if rows.is_empty() {
-                return Ok(());
-            }
-            self.wait_for(rows).await?;
+            let registered = self.register(rows, under).map_err(|error| broken(&error))?;
+            self.wait_for(registered).await?;
             if !moves {
                 return Ok(());
             }
@@ -143,8 +141,7 @@ impl Writeback {
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
-    async fn wait_for(&self, rows: BTreeMap<Work, u64>) -> Result<(), Vec<Failure>> {
-        let registered = self.register(rows);
+    pub(super) async fn wait_for(&self, registered: Registered<'_>) -> Result<(), Vec<Failure>> {
         loop {
             let advanced = self.advanced.notified();
             tokio::pin!(advanced);
@@ -166,9 +163,28 @@ impl Writeback {
         }
     }
 
-    fn register(&self, rows: BTreeMap<Work, u64>) -> Registered<'_> {
+    /// Has `rows`, which are of `under`, waited for, and what is to leave S3. That is read last, as a task that ended
+    /// before told nobody that it follows.
+    pub(super) fn register(&self, rows: BTreeMap<Work, u64>, under: Option<Ino>) -> Result<Registered<'_>, IndexError> {
         // first, so that a task that ends now finds them in the queue
         self.take_work();
+        let registered = Registered { writeback: self, number: self.enlist(rows) };
+        let left = self.left(under)?;
+        let mut state = self.state.lock();
+        let State { waiters, queue, .. } = &mut *state;
+        if let Some(waiter) = waiters.iter_mut().find(|waiter| waiter.number == registered.number) {
+            for key in left {
+                let work = Work::Away(key);
+                queue.press(&work, self.clock.now());
+                waiter.left.entry(work).or_insert(0);
+            }
+        }
+        self.poked.notify_one();
+        Ok(registered)
+    }
+
+    /// A new waiter for `rows`: its number.
+    fn enlist(&self, rows: BTreeMap<Work, u64>) -> u64 {
         let now = self.clock.now();
         let mut state = self.state.lock();
         state.waiter_numbers += 1;
@@ -176,12 +192,11 @@ impl Writeback {
         // in their order: neighbours together, for whom one question to S3 is enough
         rows.keys().for_each(|work| state.queue.press(work, now));
         state.waiters.push(Waiter { number, left: rows, failed: HashMap::new() });
-        self.poked.notify_one();
-        Registered { writeback: self, number }
+        number
     }
 
-    /// The rows of `under` and below, and whether one of them is a moved directory.
-    fn rows(&self, under: Option<Ino>) -> Result<(BTreeMap<Work, u64>, bool), IndexError> {
+    /// What of `under` and below S3 lacks, and whether a moved directory is among it.
+    pub(super) fn rows(&self, under: Option<Ino>) -> Result<(BTreeMap<Work, u64>, bool), IndexError> {
         let (mut rows, mut moves) = (BTreeMap::new(), false);
         self.each_pending(|ino, pending| {
             let Some(node) = self.rooms.index.node(ino)? else { return Ok(()) };
@@ -192,13 +207,18 @@ impl Writeback {
             }
             Ok(())
         })?;
-        let below = self.prefixes(under)?;
+        Ok((rows, moves))
+    }
+
+    /// Where S3 has what nobody wants any more of `under` and below.
+    fn left(&self, under: Option<Ino>) -> Result<Vec<Key>, IndexError> {
+        let (below, mut left) = (self.prefixes(under)?, Vec::new());
         self.each_away(|key| {
             if below.iter().any(|prefix| key.starts_with(prefix)) {
-                rows.insert(Work::Away(key), 0);
+                left.push(key);
             }
         })?;
-        Ok((rows, moves))
+        Ok(left)
     }
 
     fn is_in(&self, ino: Ino, under: Option<Ino>) -> Result<bool, IndexError> {

@@ -91,6 +91,24 @@ async fn sync_waits_for_a_move_whatever_the_upload_before_it_tells() {
     assert_eq!(rig.bucket.keys(), ["b"]);
 }
 
+/// The copy was told when nobody waited for it yet.
+#[tokio::test]
+async fn sync_waits_for_the_delete_of_a_move_that_went_on_while_it_read_the_journal() {
+    let rig = Rig::new().await;
+    rig.write("a", "bytes").await;
+    rig.sync().await;
+    rig.rename("a", "b").await;
+    let (rows, _) = rig.writeback.rows(None).unwrap();
+    let gate = rig.s3.faults().hold(Request::Delete);
+    rig.meanwhile(gate.arrived()).await;
+    let registered = rig.writeback.register(rows, None).unwrap();
+    let left = Work::Away(Key::new("a").unwrap());
+    assert!(sync::is_waited_for(&rig.writeback.state.lock().waiters, &left));
+    gate.release();
+    within(rig.writeback.wait_for(registered)).await.unwrap();
+    assert_eq!(rig.bucket.keys(), ["b"]);
+}
+
 #[tokio::test]
 async fn sync_waits_for_a_marker_whose_directory_was_renamed_during_its_upload() {
     let rig = Rig::new().await;
