@@ -7,14 +7,13 @@
 //!
 //! - Nothing is removed that the pages so far have not covered: a listing of one level enters no directories
 //!   but chunks, which are of its level.
-//! - Between pages the index may change under the sweep. Directories that are gone are left without a
-//!   word; entries observed after a page was sent are left alone (late).
+//! - While S3 is asked the index may change under the sweep. Directories that are gone, or whose entries S3 has elsewhere by
+//!   then, are left without a word; entries observed after a page was sent are left alone (late).
 //! - Directory buckets list in no order: once a key is out of order, nothing is removed any more.
 //! - A file whose bytes are complete here and of which S3 has others is reported, not touched: its reader
 //!   should have the old bytes until the new ones are here.
 //! - It walks where S3 has the directories (`Index::remote_prefix`). What was renamed into one of them is not listed
 //!   there, and stays; a key that is not of one of them goes to `reconcile.rs` alone (`divert`).
-//! - What was listed for a prefix says nothing of a directory that has left it since: S3 has its entries elsewhere.
 //! - What has changed is told one by one only to who asks for it (`found`), and never all of it.
 
 mod divert;
@@ -149,7 +148,7 @@ impl Walk<'_, '_> {
         if page.last { self.finish() } else { Ok(()) }
     }
 
-    /// Opens the sweep's directory, or leaves what is gone since the last page.
+    /// Opens the sweep's directory, or leaves what is gone or elsewhere in S3 since the last page.
     fn begin(&mut self) -> Result<(), Stop> {
         let dir = self.sweep.dir;
         if self.sweep.started.is_none() {
@@ -158,17 +157,18 @@ impl Walk<'_, '_> {
             let known = row.inode.listed;
             self.sweep.stack.push(Frame { known, ..Frame::new(row.inode.component, dir, true) });
         }
-        if self.change.remote_prefix(dir)?.as_ref() != Some(&self.sweep.prefix) {
-            self.sweep.stack.clear();
-            return Ok(());
-        }
-        self.owns = self.change.walk_key(&self.sweep.base)? == Walked::Found(dir);
+        let mut prefix = self.sweep.prefix.to_string();
         for depth in 0..self.sweep.stack.len() {
-            if self.change.row(self.sweep.stack[depth].dir)?.is_none() {
+            let frame = &self.sweep.stack[depth];
+            if depth > 0 {
+                prefix.push_str(frame.component.suffix());
+            }
+            if self.change.remote_prefix(frame.dir)?.is_none_or(|at| *at != *prefix) {
                 self.sweep.stack.truncate(depth);
                 break;
             }
         }
+        self.owns = self.change.walk_key(&self.sweep.base)? == Walked::Found(dir);
         Ok(())
     }
 

@@ -316,6 +316,23 @@ async fn what_was_listed_of_a_prefix_is_not_of_a_directory_that_has_left_it() {
 }
 
 #[tokio::test]
+async fn the_rest_of_a_listing_is_not_of_a_directory_that_was_moved_since_its_first_page() {
+    let bench = Bench::new();
+    bench.list(Ino::ROOT, true, &[("d/a", "1"), ("d/b", "1")], 9).await;
+    let [d, a, b] = ["d/", "d/a", "d/b"].map(|key| bench.node(key).unwrap().ino);
+    let listing = bench.sweep(Ino::ROOT, true);
+    let (listing, _) = bench.index.apply_page(listing, bench.page(&[("d/a", "1")])).await.unwrap();
+    bench.mv((Ino::ROOT, "d"), (Ino::ROOT, "e")).await;
+    assert!(bench.index.expand(d, 9).await.unwrap().done);
+    for ino in [a, b] {
+        assert_eq!(bench.settle(bench.answer(&bench.task(ino), "1")).await, Outcome::Done);
+    }
+    let rest = Page { last: true, ..bench.page(&[("e/a", "1"), ("e/b", "1")]) };
+    bench.index.apply_page(listing, rest).await.unwrap();
+    assert_eq!([a, b].map(|ino| bench.places(ino).0), ["e/a", "e/b"]);
+}
+
+#[tokio::test]
 async fn what_left_a_directory_is_not_brought_back_to_the_one_above_that_has_moved() {
     for recursive in [true, false] {
         let bench = Bench::new();
