@@ -100,7 +100,8 @@ struct Frame {
     covered: bool,
     /// Whether it was listed before this sweep, so that what is not here is new. Only known of a sweep that notes.
     known: bool,
-    /// When the sweep itself last observed it: that makes nothing late.
+    /// As of when the sweep knows it and its marker: a marker would have come before the first of its keys. What the sweep
+    /// itself saw later makes nothing late.
     observed: Tick,
     /// Entries after `last`, as far as they were read in this transaction.
     ahead: VecDeque<(Component, Child)>,
@@ -155,7 +156,8 @@ impl Walk<'_, '_> {
             self.sweep.started = Some(self.evidence.sent);
             let Some(row) = self.change.row(dir)? else { return Ok(()) };
             let known = row.inode.listed;
-            self.sweep.stack.push(Frame { known, ..Frame::new(row.inode.component, dir, true) });
+            let frame = Frame::new(row.inode.component, dir, true, self.evidence.sent);
+            self.sweep.stack.push(Frame { known, ..frame });
         }
         let mut prefix = self.sweep.prefix.to_string();
         for depth in 0..self.sweep.stack.len() {
@@ -250,7 +252,7 @@ impl Walk<'_, '_> {
         // entered a second time, because it went and came back between two pages: its first part is not known
         let covered = self.top().covered && of_this_listing && !again;
         let known = self.was_known(child)?;
-        let mut frame = Frame { known, ..Frame::new(component.clone(), ino, covered) };
+        let mut frame = Frame { known, ..Frame::new(component.clone(), ino, covered, self.evidence.sent) };
         if verdict == Verdict::Created {
             self.applied.created += 1;
             frame.exhausted = true;
@@ -263,16 +265,16 @@ impl Walk<'_, '_> {
     /// The marker of the innermost directory.
     fn marker_of_top(&mut self, object: Option<&ObjectMeta>) -> Result<(), Stop> {
         let Some(meta) = object else { return Ok(()) };
-        let (dir, evidence) = (self.top().dir, self.evidence_of_top());
+        let (dir, sent) = (self.top().dir, self.evidence.sent.max(self.top().observed));
+        let evidence = self.evidence_as_of(sent);
         reconcile::mark(self.change, dir, meta, &evidence)?;
         let top = self.top();
         (top.marker_seen, top.observed) = (true, evidence.answered);
         Ok(())
     }
 
-    /// The evidence as it counts for the innermost directory: what this sweep saw of it makes none of it late.
-    fn evidence_of_top(&mut self) -> Evidence {
-        let sent = self.evidence.sent.max(self.top().observed);
+    /// The evidence of a directory, which may be older or newer than that of the page's keys.
+    fn evidence_as_of(&self, sent: Tick) -> Evidence {
         Evidence { sent, answered: self.evidence.answered, content: None }
     }
 
@@ -363,12 +365,11 @@ impl Walk<'_, '_> {
         if !frame.covered || !self.sweep.in_order {
             return Ok(());
         }
-        let (dir, marker_seen) = (frame.dir, frame.marker_seen);
+        let (dir, marker_seen, evidence) = (frame.dir, frame.marker_seen, self.evidence_as_of(frame.observed));
         self.sweep.stack.push(frame);
         while let Some((existing, child)) = self.next_ahead(&[0xFF; 2])? {
             self.remove(&existing, child)?;
         }
-        let evidence = self.evidence_of_top();
         self.sweep.stack.pop();
         if !marker_seen {
             reconcile::unmark(self.change, dir, &evidence)?;
@@ -396,20 +397,21 @@ impl Walk<'_, '_> {
         // the directory itself was asked for: it must be in memory to know that it was
         self.change.load_freshness(dir)?;
         let is_gone = !self.sweep.found_any && dir != Ino::ROOT;
-        if is_gone && !reconcile::is_late(self.change, dir, &self.evidence) && !self.shelter.keeps(self.change, dir)? {
-            return self.gone(dir);
+        let evidence = self.evidence_as_of(frame.observed);
+        if is_gone && !reconcile::is_late(self.change, dir, &evidence) && !self.shelter.keeps(self.change, dir)? {
+            return self.gone(dir, &evidence);
         }
         self.complete(frame)?;
         self.listed(dir)
     }
 
     /// Nothing begins with the prefix of the sweep's directory: neither a marker nor a key.
-    fn gone(&mut self, dir: Ino) -> Result<(), Stop> {
+    fn gone(&mut self, dir: Ino, evidence: &Evidence) -> Result<(), Stop> {
         let Some(inode) = self.change.row(dir)?.map(|row| row.inode) else { return Ok(()) };
         let Some(child) = self.change.child(inode.parent, &inode.component)? else { return Ok(()) };
         let place = Place { dir: inode.parent, component: &inode.component, child: Some(child) };
         let departure = self.departure(child)?;
-        let (verdict, _) = reconcile::absent(self.change, &place, &self.evidence, &mut self.shelter)?;
+        let (verdict, _) = reconcile::absent(self.change, &place, evidence, &mut self.shelter)?;
         self.count(verdict);
         self.note_gone(verdict, departure);
         Ok(())
@@ -422,7 +424,7 @@ impl Walk<'_, '_> {
 }
 
 impl Frame {
-    fn new(component: Component, dir: Ino, covered: bool) -> Frame {
+    fn new(component: Component, dir: Ino, covered: bool, sent: Tick) -> Frame {
         Frame {
             component,
             dir,
@@ -430,7 +432,7 @@ impl Frame {
             marker_seen: false,
             covered,
             known: false,
-            observed: Tick::NEVER,
+            observed: sent,
             ahead: VecDeque::new(),
             exhausted: false,
         }

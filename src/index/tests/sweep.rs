@@ -122,6 +122,35 @@ async fn a_marker_that_went_leaves_a_directory_with_defaults() {
 }
 
 #[tokio::test]
+async fn what_the_first_page_did_not_have_may_be_there_at_the_last() {
+    let bench = Bench::new();
+    bench.list(Ino::ROOT, true, &[("d/a", "1"), ("d/b", "1")], 9).await;
+    let d = bench.node("d/").unwrap().ino;
+    for recursive in [true, false] {
+        let first = bench.page(&[("d/a", "1")]);
+        let marker = bench.observation("d/", head("m", &[("file-permissions", "0700")]));
+        let last = Page { last: true, ..bench.page(&[("d/b", "1")]) };
+        let (sweep, _) = bench.index.apply_page(bench.sweep(d, recursive), first).await.unwrap();
+        bench.index.apply(marker).await.unwrap();
+        bench.index.apply_page(sweep, last).await.unwrap();
+        assert_eq!((bench.get(d).mode, bench.get(d).remote.is_some()), (0o700, true), "the marker came since");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_appears_while_it_is_listed_stays() {
+    let bench = Bench::new();
+    bench.put("d/f", "1").await;
+    let d = bench.node("d/").unwrap().ino;
+    let (first, marker) = (bench.page(&[]), bench.observation("d/", head("m", &[])));
+    let last = Page { last: true, ..bench.page(&[]) };
+    let (sweep, _) = bench.index.apply_page(bench.sweep(d, true), first).await.unwrap();
+    bench.index.apply(marker).await.unwrap();
+    bench.index.apply_page(sweep, last).await.unwrap();
+    assert_eq!(bench.node("d/").map(|node| node.ino), Some(d));
+}
+
+#[tokio::test]
 async fn a_directory_whose_listing_is_empty_is_gone() {
     let bench = Bench::new();
     bench.put("d/f", "1").await;
