@@ -1,6 +1,6 @@
-//! Random edits, uploads that end in any order or whose end is never known, directories that come apart, restarts and
-//! crashes: against a plain model of the tree and a plain S3. At every step the journal accounts for every object;
-//! drained, S3 is the tree.
+//! Random edits, uploads that end in any order or whose end is never known, directories that come apart, words of S3 that
+//! come late, restarts and crashes: against a plain model of the tree and a plain S3. At every step the journal accounts for
+//! every object; drained, S3 is the tree.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,6 +25,12 @@ enum Step {
     Lose(usize),
     /// Tells the answer of the n-th request under way.
     Finish(usize),
+    /// Has S3 list the n-th directory; the answer comes later.
+    List(usize, bool),
+    /// Asks S3 what the n-th name has.
+    Head(usize),
+    /// The n-th answer comes.
+    Hear(usize),
     Reopen,
     /// What is under way is done, and nobody is told.
     Crash,
@@ -42,7 +48,10 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (n.clone(), n.clone(), name).prop_map(|(what, to, name)| Step::RenameDir(what, to, name)),
         8 => n.clone().prop_map(Step::Begin),
         1 => n.clone().prop_map(Step::Lose),
-        6 => n.prop_map(Step::Finish),
+        6 => n.clone().prop_map(Step::Finish),
+        3 => (n.clone(), any::<bool>()).prop_map(|(dir, recursive)| Step::List(dir, recursive)),
+        1 => n.clone().prop_map(Step::Head),
+        4 => n.prop_map(Step::Hear),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
     ]
@@ -64,6 +73,7 @@ struct Entry {
 struct Object {
     etag: String,
     tag: u64,
+    size: u64,
 }
 
 /// A request whose effect S3 has, and the journal not yet.
@@ -74,6 +84,24 @@ enum Sent {
     Removed(Key),
 }
 
+/// What S3 has said, and nobody has heard yet.
+enum Word {
+    /// A page of a listing, after which S3 goes on at a key.
+    Page(Sweep, Listing, Page),
+    Head(Observation),
+}
+
+/// A listing of what is below a prefix.
+struct Listing {
+    prefix: Key,
+    recursive: bool,
+    /// What it has listed last.
+    after: String,
+}
+
+/// Keys of a page.
+const PAGE: usize = 2;
+
 struct World {
     bench: Bench,
     /// By path, without a slash at the end.
@@ -81,6 +109,7 @@ struct World {
     tags: HashMap<Ino, u64>,
     s3: BTreeMap<String, Object>,
     sent: Vec<Sent>,
+    words: Vec<Word>,
     /// Keys of which nobody was told that they have been removed.
     removed: HashSet<String>,
     number: u64,
@@ -107,11 +136,12 @@ impl World {
             tags: HashMap::new(),
             s3: BTreeMap::new(),
             sent: Vec::new(),
+            words: Vec::new(),
             removed: HashSet::new(),
             number: 0,
         };
         for key in BUCKET {
-            let object = world.object(None);
+            let object = world.object(None, 2);
             world.s3.insert(key.to_owned(), object);
         }
         let listed: Vec<_> = world.s3.iter().map(|(key, object)| (key.as_str(), object.etag.as_str())).collect();
@@ -131,9 +161,9 @@ impl World {
     }
 
     /// An object of these bytes; without a tag, of others than any.
-    fn object(&mut self, tag: Option<u64>) -> Object {
+    fn object(&mut self, tag: Option<u64>, size: u64) -> Object {
         let number = self.fresh();
-        Object { etag: format!("e{number}"), tag: tag.unwrap_or(number) }
+        Object { etag: format!("e{number}"), tag: tag.unwrap_or(number), size }
     }
 
     /// What was noted to be sent to a key: the tags, one a line.
@@ -372,7 +402,7 @@ impl World {
             let Some(source) = self.source(task).await else { return };
             Some(source.tag)
         };
-        let object = self.object(tag);
+        let object = self.object(tag, task.node.size);
         let etag = ETag::new(&object.etag);
         let notes = format!("{}{}\n", self.noted(&key), object.etag);
         assert!(self.bench.index.note_sent(ino, key.clone(), notes.into_bytes()).await.unwrap());
@@ -421,6 +451,63 @@ impl World {
             Sent::Removed(key) => {
                 let (sent, answered) = (self.bench.tick(), self.bench.tick());
                 self.bench.index.removed(key, sent, answered).await.unwrap();
+            }
+        }
+    }
+
+    /// The next page of a listing.
+    fn page(&self, listing: &mut Listing) -> Page {
+        let Listing { prefix, recursive, after } = listing;
+        let fold = |(key, object): (&String, &Object)| match key[prefix.len()..].find('/') {
+            Some(at) if !*recursive => (key[..prefix.len() + at + 1].to_owned(), String::new()),
+            _ => (key.clone(), object.etag.clone()),
+        };
+        let below = self.s3.iter().filter(|(key, _)| key.starts_with(prefix.as_str()));
+        let mut keys: Vec<_> = below.map(fold).filter(|(key, _)| *key > *after).collect();
+        keys.dedup();
+        let last = keys.len() <= PAGE;
+        keys.truncate(PAGE);
+        if let Some((key, _)) = keys.last() {
+            after.clone_from(key);
+        }
+        let keys: Vec<_> = keys.iter().map(|(key, etag)| (key.as_str(), etag.as_str())).collect();
+        let mut page = Page { last, ..self.bench.page(&keys) };
+        page.objects.iter_mut().for_each(|(key, meta)| meta.size = self.s3[key.as_str()].size);
+        page
+    }
+
+    fn list(&mut self, n: usize, recursive: bool) {
+        let (_, dir) = self.dir(n);
+        let prefix = self.bench.index.remote_prefix(dir).unwrap().unwrap();
+        let mut listing = Listing { prefix, recursive, after: String::new() };
+        let page = self.page(&mut listing);
+        self.words.push(Word::Page(self.bench.sweep(dir, recursive), listing, page));
+    }
+
+    fn head(&mut self, n: usize) {
+        let Some((path, entry)) = self.entry(n) else { return };
+        let key = if entry.is_dir { format!("{path}/") } else { path };
+        let seen = match self.s3.get(&key) {
+            Some(object) => Seen::Object(ObjectMeta { size: object.size, ..version(&object.etag, Some(&[])) }),
+            None if self.s3.keys().any(|other| entry.is_dir && other.starts_with(&key)) => Seen::Prefix,
+            None => Seen::Absent,
+        };
+        self.words.push(Word::Head(self.bench.observation(&key, seen)));
+    }
+
+    async fn hear(&mut self, n: usize) {
+        if self.words.is_empty() {
+            return;
+        }
+        match self.words.swap_remove(n % self.words.len()) {
+            Word::Head(observation) => drop(self.bench.index.apply(observation).await.unwrap()),
+            Word::Page(sweep, mut listing, page) => {
+                let is_last = page.last;
+                let (sweep, _) = self.bench.index.apply_page(sweep, page).await.unwrap();
+                if !is_last {
+                    let page = self.page(&mut listing);
+                    self.words.push(Word::Page(sweep, listing, page));
+                }
             }
         }
     }
@@ -501,7 +588,7 @@ impl World {
                 && let Some(remote) = &task.node.remote
             {
                 let Some(source) = self.source(&task).await else { return };
-                let object = self.object(Some(source.tag));
+                let object = self.object(Some(source.tag), source.size);
                 let key = Key::new(&format!("out-of-the-way-{}", self.fresh())).unwrap();
                 let etag = ETag::new(&object.etag);
                 self.s3.insert(key.to_string(), object);
@@ -556,8 +643,15 @@ async fn play(steps: Vec<Step>, order: usize) {
             Step::Begin(n) => drop(world.begin(n, true).await),
             Step::Lose(n) => drop(world.begin(n, false).await),
             Step::Finish(n) => world.finish(n).await,
-            Step::Reopen => world.bench = world.bench.reopen(),
+            Step::List(n, recursive) => world.list(n, recursive),
+            Step::Head(n) => world.head(n),
+            Step::Hear(n) => world.hear(n).await,
+            Step::Reopen => {
+                world.words.clear();
+                world.bench = world.bench.reopen();
+            }
             Step::Crash => {
+                world.words.clear();
                 let removed = world.sent.drain(..).filter_map(|sent| match sent {
                     Sent::Removed(key) => Some(key.to_string()),
                     Sent::Settle(_) | Sent::Without(..) => None,
@@ -567,6 +661,10 @@ async fn play(steps: Vec<Step>, order: usize) {
             }
         }
         world.bench.orphans_removed().await;
+        world.check();
+    }
+    while !world.words.is_empty() {
+        world.hear(order).await;
         world.check();
     }
     world.drain(order).await;
