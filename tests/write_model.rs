@@ -141,35 +141,38 @@ fn content(n: usize, size: usize) -> Vec<u8> {
     format!("{n}:").into_bytes().into_iter().chain((0..size).map(|i| (i * 31 + n * 7) as u8)).collect()
 }
 
-/// What must not get lost before the next `Settle`: contents, by the key that they were written to.
+/// What must not get lost before the next `Settle`.
 #[derive(Default)]
 struct Owed {
-    /// By NFS clients; gone when one of them replaces or removes it.
+    /// By NFS clients, by its key; gone when one of them replaces or removes it.
     local: BTreeMap<String, Vec<u8>>,
-    /// By the other writer; gone when he replaces or removes it, or an NFS client does so afterwards.
-    remote: BTreeMap<String, Vec<u8>>,
+    /// By the other writer, with the keys that it may have: a rename takes along what was known here, and leaves what was
+    /// not. Gone when he replaces or removes it, or an NFS client does so afterwards.
+    remote: Vec<(BTreeSet<String>, Vec<u8>)>,
 }
 
 impl Owed {
     /// An NFS client has removed what is under `key`, and below it.
     fn forget(&mut self, key: &str) {
-        let below = format!("{key}/");
-        let stays = |k: &String, _: &mut Vec<u8>| k != key && !k.starts_with(&below);
-        self.local.retain(stays);
-        self.remote.retain(stays);
+        self.local.retain(|k, _| after(k, key).is_none());
+        self.remote.retain(|(keys, _)| keys.iter().all(|k| after(k, key).is_none()));
     }
 
     fn rename(&mut self, from: &str, to: &str) {
         self.forget(to);
-        for owed in [&mut self.local, &mut self.remote] {
-            let below = format!("{from}/");
-            let moved: Vec<_> = owed.keys().filter(|k| *k == from || k.starts_with(&below)).cloned().collect();
-            for key in moved {
-                let bytes = owed.remove(&key).unwrap();
-                owed.insert(format!("{to}{}", &key[from.len()..]), bytes);
-            }
+        let moved = |key: &String| after(key, from).map(|rest| format!("{to}{rest}"));
+        let local = std::mem::take(&mut self.local).into_iter();
+        self.local = local.map(|(key, bytes)| (moved(&key).unwrap_or(key), bytes)).collect();
+        for (keys, _) in &mut self.remote {
+            let others: Vec<_> = keys.iter().filter_map(moved).collect();
+            keys.extend(others);
         }
     }
+}
+
+/// What follows `path` in a key that is it or below it.
+fn after<'a>(key: &'a str, path: &str) -> Option<&'a str> {
+    key.strip_prefix(path).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 struct Run {
@@ -197,16 +200,19 @@ impl Run {
             }
             Step::Patch { dir, name, at, size } => self.patch(n, &key(dir, name), at, size).await,
             Step::Truncate { dir, name, size } => {
-                let Some((handle, mut bytes)) = self.file(&key(dir, name)).await else { return };
+                let Some((handle, bytes)) = self.file(&key(dir, name)).await else { return };
                 let set = sattr3 { size: set_size3::Some(size), ..no_attributes() };
-                self.client.setattr(&handle, set).await.unwrap();
-                bytes.resize(size as usize, 0);
-                self.wrote(key(dir, name), bytes);
+                // the other writer may have removed it since it was read
+                if let Err(status) = self.client.setattr(&handle, set).await {
+                    return self.expect(status, &[]);
+                }
+                self.edited(&key(dir, name), &handle, bytes, |bytes| bytes.resize(size as usize, 0)).await;
             }
             Step::Chmod { dir, name, mode } => {
                 let Some((handle, _)) = self.file(&key(dir, name)).await else { return };
                 let set = sattr3 { mode: set_mode3::Some(mode), ..no_attributes() };
-                self.client.setattr(&handle, set).await.unwrap();
+                let set = self.client.setattr(&handle, set).await;
+                set.map_or_else(|status| self.expect(status, &[]), drop);
             }
             Step::Link { dir, name } => {
                 let Some(at) = self.dir(dir).await else { return };
@@ -246,12 +252,11 @@ impl Run {
                 let bytes = content(n, size);
                 let _held = self.replaced_by_others(&key(dir, name));
                 self.world.put(&key(dir, name), &bytes);
-                self.owed.remote.insert(key(dir, name), bytes);
+                self.owed.remote.push((BTreeSet::from([key(dir, name)]), bytes));
             }
             Step::Delete { dir, name } => {
                 let _held = self.replaced_by_others(&key(dir, name));
                 self.world.bucket.delete(&key(dir, name));
-                self.owed.remote.remove(&key(dir, name));
             }
             Step::Restart => {
                 self.world.restart().await;
@@ -278,7 +283,7 @@ impl Run {
         if let Some(seen) = self.world.bucket.get(key) {
             // under whatever name it is here
             self.owed.local.retain(|_, bytes| *bytes != seen.bytes);
-            self.owed.remote.retain(|_, bytes| *bytes != seen.bytes);
+            self.owed.remote.retain(|(_, bytes)| *bytes != seen.bytes);
         }
         held
     }
@@ -294,26 +299,39 @@ impl Run {
     }
 
     fn wrote(&mut self, key: String, bytes: Vec<u8>) {
-        self.owed.remote.remove(&key);
+        self.owed.remote.retain(|(keys, _)| !keys.contains(&key));
         self.owed.local.insert(key, bytes);
     }
 
     async fn patch(&mut self, n: usize, path: &str, at: u64, size: usize) {
-        let Some((handle, mut bytes)) = self.file(path).await else { return };
+        let Some((handle, bytes)) = self.file(path).await else { return };
         let patch = content(n, size);
         // the other writer may have removed it since it was read
         if let Err(status) = self.client.write_at(&handle, at, &patch, stable_how::UNSTABLE).await {
             return self.expect(status, &[]);
         }
         self.client.commit(&handle).await.unwrap();
-        let end = at as usize + patch.len();
-        bytes.resize(bytes.len().max(end), 0);
-        bytes[at as usize..end].copy_from_slice(&patch);
-        match self.client.read_handle(&handle).await {
-            Ok(read) => assert_eq!(read, bytes, "{path} just after it was written"),
-            Err(status) => self.expect(status, &[]),
-        }
-        self.wrote(path.to_owned(), bytes);
+        let place = at as usize..at as usize + patch.len();
+        let edit = |bytes: &mut Vec<u8>| {
+            bytes.resize(bytes.len().max(place.end), 0);
+            bytes[place.clone()].copy_from_slice(&patch);
+        };
+        self.edited(path, &handle, bytes, edit).await;
+    }
+
+    /// An NFS client has made `edit` of a file that had these bytes when it read them; the other writer's may have come since.
+    async fn edited(&mut self, path: &str, handle: &nfs_fh3, bytes: Vec<u8>, edit: impl Fn(&mut Vec<u8>)) {
+        let read = match self.client.read_handle(handle).await {
+            Ok(read) => read,
+            Err(status) => {
+                self.owed.forget(path);
+                return self.expect(status, &[]);
+            }
+        };
+        let mut expected = if self.has_others { read.clone() } else { bytes };
+        edit(&mut expected);
+        assert_eq!(read, expected, "{path} just after it was changed");
+        self.wrote(path.to_owned(), read);
     }
 
     async fn rename(&mut self, from: (usize, usize), to: (usize, usize)) {
@@ -367,10 +385,11 @@ impl Run {
         }
         assert!(markers.is_subset(&dirs), "in S3 {markers:?}, here {dirs:?}");
         let owed = std::mem::take(&mut self.owed);
-        for (who, owed) in [("here", owed.local), ("in S3", owed.remote)] {
-            for (key, bytes) in owed {
-                assert!(objects.values().any(|o| *o == bytes), "what was written {who} to {key} is lost");
-            }
+        for (key, bytes) in owed.local {
+            assert!(objects.values().any(|o| *o == bytes), "what was written here to {key} is lost");
+        }
+        for (keys, bytes) in owed.remote {
+            assert!(objects.values().any(|o| *o == bytes), "what was written in S3 to {keys:?} is lost");
         }
     }
 
@@ -462,4 +481,13 @@ proptest! {
     fn two_writers_converge_and_neither_loses(steps in prop::collection::vec(either(), 1..40)) {
         block_on(steps);
     }
+}
+
+#[test]
+fn what_somebody_else_wrote_under_a_name_that_moved_on_is_replaced_under_that_name() {
+    let (from, to) = ((2, 0), (2, 1));
+    let (dir, name) = from;
+    let save = Step::Save { dir, name, size: 0 };
+    let patch = Step::Patch { dir, name, at: 0, size: 1 };
+    block_on(vec![Step::Mkdir { dir }, save, Step::Put { dir, name, size: 0 }, Step::Rename { from, to }, patch]);
 }
