@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::allocate::Sequence;
 use super::cache::{Cache, Changed, Settled};
@@ -260,6 +260,19 @@ impl<'t> Change<'t> {
         self.count(&row.inode, false);
         self.store(ino, None, None);
         Ok(())
+    }
+
+    /// Whether `ino` is below a directory that was cut off, and so still to be removed.
+    pub(super) fn is_cut_off(&mut self, ino: Ino) -> Result<bool, IndexError> {
+        if self.tables.orphans.is_empty()? {
+            return Ok(false);
+        }
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let Some(row) = self.row(at)? else { return Ok(true) };
+            at = row.inode.parent;
+        }
+        Ok(false)
     }
 
     /// Removes up to about `max` inodes below directories that were cut off.

@@ -109,8 +109,12 @@ impl Edit<'_, '_> {
         self.change.now
     }
 
-    /// The inode as the transaction sees it; `None` when it is gone.
+    /// The inode as the transaction sees it; `None` when it is gone, or a directory above it: whatever were changed of
+    /// it would go with it.
     pub fn inode(&mut self, ino: Ino) -> Result<Option<Inode>, IndexError> {
+        if self.change.is_cut_off(ino)? {
+            return Ok(None);
+        }
         Ok(self.change.row(ino)?.map(|row| row.inode))
     }
 

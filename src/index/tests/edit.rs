@@ -346,3 +346,21 @@ async fn what_is_above_what() {
         .await;
     assert_eq!(seen, [true, true, true, false, false, true]);
 }
+
+#[tokio::test]
+async fn what_is_below_a_directory_that_s3_has_lost_is_gone_although_it_is_not_removed_yet() {
+    let bench = Bench::new();
+    bench.put("a/b/f", "1").await;
+    let [b, f] = ["a/b/", "a/b/f"].map(|key| bench.node(key).unwrap().ino);
+    let lost = bench.observation("a/", Seen::Absent);
+    let (release, held) = std::sync::mpsc::channel();
+    // both in one transaction: between two of them the writer removes what is below
+    let hold = bench.index.edit(move |_| Ok(held.recv().map_err(drop)));
+    let look = bench.index.edit(move |edit| Ok(Ok::<_, ()>([edit.inode(b)?, edit.inode(f)?])));
+    let (_, applied, seen, _) =
+        tokio::join!(hold, bench.index.apply(lost), look, async move { release.send(()).unwrap() });
+    assert_eq!(applied.unwrap().verdict, Verdict::Removed);
+    assert_eq!(seen.unwrap(), Ok([None, None]), "what would be changed of it would be lost");
+    bench.orphans_removed().await;
+    assert_eq!(bench.index.counts(), Counts::default());
+}
