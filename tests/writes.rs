@@ -4,7 +4,8 @@
 
 mod support;
 
-use fasts3::s3server::{Kind, generated};
+use fasts3::s3server::{Fault, Kind, generated};
+use fasts3::types::Ino;
 use nfs3_client::nfs3_types::nfs3::nfsstat3::*;
 use nfs3_client::nfs3_types::nfs3::*;
 use nfs3_client::nfs3_types::xdr_codec::Opaque;
@@ -115,6 +116,39 @@ async fn a_cut_fetches_nothing_and_what_was_cut_off_stays_off() {
     client.setattr(&file, size(9)).await.unwrap();
     assert_eq!(client.read_handle(&file).await.unwrap(), b"0123\0\0x\0\0");
     assert_eq!(client.setattr(&client.root(), size(0)).await.unwrap_err(), NFS3ERR_ISDIR);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_of_a_file_that_is_changed_here_outlives_its_object() {
+    let mut world = World::with(&["--upload-delay=1h"]).await;
+    let bytes = generated(7, 0..3000);
+    let mut client = world.client().await;
+    for key in ["read first", "cut first"] {
+        world.put(key, &bytes);
+    }
+    world.age();
+    client.list("").await.unwrap();
+    world.quiet().await;
+    for (key, is_read_first) in [("read first", true), ("cut first", false)] {
+        world.s3.faults().inject((Kind::Get, key), 1, Fault::StallAfter(1000));
+        let file = client.lookup(key).await.unwrap();
+        for is_turn_to_read in [is_read_first, !is_read_first] {
+            match is_turn_to_read {
+                true => assert_eq!(client.read_at(&file.handle, 0, 500).await.unwrap().0, bytes[..500]),
+                false => client.setattr(&file.handle, size(500)).await.unwrap(),
+            }
+        }
+        world.bucket.delete(key);
+        world.server().revalidator().refresh(Ino::ROOT).await.unwrap();
+        assert!(client.read(key).await.unwrap() == bytes[..500], "{key}");
+    }
+    world.restart().await;
+    let mut client = world.client().await;
+    world.sync().await;
+    for key in ["read first", "cut first"] {
+        assert!(client.read(key).await.unwrap() == bytes[..500], "{key}");
+        assert!(world.bucket.get(key).unwrap().bytes == bytes[..500], "{key}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

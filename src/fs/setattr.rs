@@ -104,8 +104,9 @@ impl Fs {
         Ok(Some(wcc))
     }
 
-    /// A number for a staging file to be.
+    /// A number for a staging file to be: of `id`, or of a file in it.
     pub(super) async fn new_staging(&self, id: u64) -> Result<ObjectId, Refused> {
+        self.revalidator.keep(Ino(id)).await;
         self.content.new_staging().await.map_err(|e| self.refused(error::of_io(e), id))
     }
 }

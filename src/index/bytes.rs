@@ -18,10 +18,15 @@ pub(super) fn attach(
         return Ok(false);
     }
     let before = change.row(ino)?;
-    let version = before.as_ref().and_then(|row| row.inode.remote.clone()).filter(|remote| remote.etag == *etag);
-    let (Some(before), Some(version)) = (before.as_ref(), version) else {
+    let is_its = before.as_ref().is_some_and(|row| row.inode.local.is_some_and(|local| local.object == object));
+    let size = match before.as_ref().and_then(|row| row.inode.remote.as_ref()) {
+        Some(remote) => (remote.etag == *etag).then_some(remote.size),
         // what S3 has lost may be all there is of a file that is changed here
-        if before.is_none_or(|row| row.inode.local.is_none_or(|local| local.object != object)) {
+        None if is_its => change.object(object)?.map(|row| row.size),
+        None => None,
+    };
+    let (Some(before), Some(size)) = (before.as_ref(), size) else {
+        if !is_its {
             change.discard(object)?;
         }
         return Ok(false);
@@ -31,7 +36,7 @@ pub(super) fn attach(
         change.discard(old.object)?;
     }
     after.inode.local = Some(Local { object, complete: presence == Presence::Complete });
-    change.put_object(object, &ObjectRow { ino, size: version.size, presence })?;
+    change.put_object(object, &ObjectRow { ino, size, presence })?;
     change.replace(before, after);
     Ok(true)
 }

@@ -6,6 +6,8 @@
 //! - Every GET carries the version's ETag in `If-Match`; another version found instead goes to
 //!   `index.apply`, and whoever waits starts again with what the index then says.
 //! - What a client waits for never queues behind what nobody waits for: the two have separate lanes and stores.
+//! - Of a file that is changed here, the index knows the version's file before anybody has bytes of it: so it has what was
+//!   read of the version when S3 has lost it.
 
 mod adopt;
 mod ahead;
@@ -146,6 +148,14 @@ impl Fetcher {
         Err(WaitError::Busy)
     }
 
+    /// See [`super::Revalidator::keep`].
+    pub(super) async fn keep(&self, ino: Ino) {
+        let transfer = self.registry.of(ino);
+        if let Some((object, _)) = transfer.as_ref().and_then(|transfer| transfer.file.get()) {
+            self.save(object).await;
+        }
+    }
+
     /// Waits until no fetch goes on behind an answer.
     pub(super) async fn quiet(&self) {
         super::none_running(&self.tasks).await;
@@ -251,6 +261,9 @@ impl Fetcher {
             None => self.content.create(version.size).await?,
         };
         object.bind(transfer.ino, version.etag.clone());
+        if self.index.node(transfer.ino).map_err(io::Error::other)?.is_some_and(|node| node.staged.is_some()) {
+            self.content.save(&object).await?;
+        }
         // a small file is made known once, when it is complete
         if !self.is_small(version.size) || object.is_complete() {
             self.spawn_save(transfer, &object);

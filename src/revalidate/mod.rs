@@ -250,6 +250,12 @@ impl Revalidator {
         self.fetcher.fetch(ino, range).await
     }
 
+    /// Has the index know what of `ino`'s version was read, or is read just now. Comes before the first change of its bytes
+    /// here: when S3 loses the version, that is what is left of it.
+    pub async fn keep(&self, ino: Ino) {
+        self.fetcher.keep(ino).await;
+    }
+
     /// The counters of F7.
     pub fn stats(&self) -> FreshStats {
         self.counters.snapshot(self.queue.max_capacity() - self.queue.capacity(), self.owed.len())

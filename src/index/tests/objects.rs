@@ -74,6 +74,24 @@ async fn bytes_attach_to_the_version_they_are_of_and_to_no_other() {
 }
 
 #[tokio::test]
+async fn more_of_a_version_that_s3_has_lost_belongs_to_the_change_made_of_it() {
+    let bench = Bench::new();
+    let node = bench.put("f", "1").await;
+    let object = ObjectId(bench.index.allocate().await.unwrap());
+    let attach = |object, presence| bench.index.attach(node.ino, ETag::new("1"), object, presence);
+    assert!(attach(object, Presence::Partial(vec![])).await.unwrap());
+    bench.stage(node.ino).await;
+    bench.see("f", Seen::Absent).await;
+
+    assert!(attach(object, Presence::Complete).await.unwrap());
+    assert_eq!(bench.index.presence(object).unwrap().unwrap().presence, Presence::Complete);
+    let other = ObjectId(bench.index.allocate().await.unwrap());
+    assert!(!attach(other, Presence::Complete).await.unwrap());
+    assert_eq!(bench.index.garbage(9).unwrap(), [other]);
+    assert_eq!(bench.index.contradictions().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn detached_bytes_leave_a_cold_file() {
     let bench = Bench::new();
     let (node, object) = bench.put_with_content("f", "v1").await;

@@ -79,6 +79,11 @@ impl Registry {
         transfers.insert(node.ino, Arc::downgrade(&new));
         new
     }
+
+    /// The transfer of `ino` that is under way.
+    pub(super) fn of(&self, ino: Ino) -> Option<Arc<Transfer>> {
+        self.0.lock().get(&ino).and_then(Weak::upgrade)
+    }
 }
 
 impl Transfer {
