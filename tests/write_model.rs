@@ -158,13 +158,21 @@ impl Owed {
         self.remote.retain(|(keys, _)| keys.iter().all(|k| after(k, key).is_none()));
     }
 
-    fn rename(&mut self, from: &str, to: &str) {
+    /// An NFS client has given what was at `from` the name `to`. `moved` is what it was; it is not known where a name came to
+    /// be another's meanwhile.
+    fn rename(&mut self, from: &str, to: &str, moved: Option<ftype3>) {
         self.forget(to);
-        let moved = |key: &String| after(key, from).map(|rest| format!("{to}{rest}"));
+        let Some(moved) = moved else { return self.forget(from) };
+        // beside a directory there may be a file of that name
+        let is_dir = matches!(moved, ftype3::NF3DIR);
+        let new = |key: &String| {
+            let rest = after(key, from).filter(|rest| rest.is_empty() != is_dir);
+            rest.map(|rest| format!("{to}{rest}"))
+        };
         let local = std::mem::take(&mut self.local).into_iter();
-        self.local = local.map(|(key, bytes)| (moved(&key).unwrap_or(key), bytes)).collect();
+        self.local = local.map(|(key, bytes)| (new(&key).unwrap_or(key), bytes)).collect();
         for (keys, _) in &mut self.remote {
-            let others: Vec<_> = keys.iter().filter_map(moved).collect();
+            let others: Vec<_> = keys.iter().filter_map(new).collect();
             keys.extend(others);
         }
     }
@@ -338,8 +346,13 @@ impl Run {
         let (Some(from_dir), Some(to_dir)) = (self.dir(from.0).await, self.dir(to.0).await) else { return };
         let (from_key, to_key) = (key(from.0, from.1), key(to.0, to.1));
         let names = (NAMES[from.1].as_bytes(), NAMES[to.1].as_bytes());
+        let found = self.client.lookup_in(&from_dir, names.0).await.ok();
         match self.client.rename_in((&from_dir, names.0), (&to_dir, names.1)).await {
-            Ok(()) if from_key != to_key => self.owed.rename(&from_key, &to_key),
+            Ok(()) if from_key != to_key => {
+                let moved = self.client.lookup_in(&to_dir, names.1).await.ok();
+                let moved = moved.zip(found).filter(|(moved, found)| moved.handle == found.handle);
+                self.owed.rename(&from_key, &to_key, moved.map(|(moved, _)| moved.attr.type_));
+            }
             Ok(()) => {}
             Err(status) => self.expect(
                 status,
