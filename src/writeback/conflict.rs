@@ -10,11 +10,11 @@ use super::task;
 use super::trouble::Trouble;
 use super::{OnConflict, Stamps, Writeback};
 use crate::crash;
-use crate::index::{Conflict, IndexError, Kind, Settled, Task};
+use crate::index::{Conflict, IndexError, Inode, Kind, Settled, Task};
 use crate::store::{self, ObjectMeta};
 use crate::types::key::MAX_KEY_BYTES;
 use crate::types::name::NameError;
-use crate::types::{ETag, Ino, Key, Name, Time};
+use crate::types::{ETag, Key, Name, Time};
 
 /// What is to be done about a refused write.
 #[derive(Debug)]
@@ -127,15 +127,17 @@ impl Writeback {
         self.rooms.index.conflict(ino, name.clone(), theirs, (at.sent, at.answered), record).await?;
         crash::point("writeback.after_conflict");
         if !keeps {
-            self.drop_copy(task.node.parent, name).await?;
+            self.drop_copy(&task.node, name).await?;
         }
         Ok(())
     }
 
     /// Removes the copy that lost. A crash before that leaves one too many, never one too few.
-    async fn drop_copy(&self, dir: Ino, name: Name) -> Result<(), Trouble> {
+    pub(super) async fn drop_copy(&self, node: &Inode, name: Name) -> Result<(), Trouble> {
+        let (ino, dir) = (node.ino, node.parent);
         let dropped = self.rooms.index.edit(move |edit| {
-            if let Some(found) = edit.child(dir, &name)? {
+            // another may have come to have the name
+            if let Some(found) = edit.child(dir, &name)?.filter(|found| found.inode.ino == ino) {
                 edit.remove(dir, &found)?;
             }
             Ok::<_, IndexError>(Ok::<_, std::convert::Infallible>(()))

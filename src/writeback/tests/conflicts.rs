@@ -49,6 +49,19 @@ async fn change_against_change_with_a_winner() {
 }
 
 #[tokio::test]
+async fn the_copy_that_lost_is_dropped_and_no_other_file_that_has_its_name() {
+    let rig = with(OnConflict::RemoteWins).await;
+    for key in ["copy", "other"] {
+        rig.write(key, key).await;
+    }
+    let copy = rig.node("copy");
+    rig.writeback.drop_copy(&copy, name("other")).await.unwrap();
+    assert_eq!(rig.names(), ["copy", "other"]);
+    rig.writeback.drop_copy(&copy, name("copy")).await.unwrap();
+    assert_eq!(rig.names(), ["other"]);
+}
+
+#[tokio::test]
 async fn create_against_create() {
     for mode in [OnConflict::KeepBoth, OnConflict::LocalWins, OnConflict::RemoteWins] {
         let rig = with(mode).await;
