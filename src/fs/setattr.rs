@@ -104,7 +104,7 @@ impl Fs {
         Ok(Some(wcc))
     }
 
-    /// A number for a staging file to be: of `id`, or of a file in it.
+    /// A number for a staging file to be, of `id` or of a file in it. What was read of `id` stays, whatever S3 loses.
     pub(super) async fn new_staging(&self, id: u64) -> Result<ObjectId, Refused> {
         self.revalidator.keep(Ino(id)).await;
         self.content.new_staging().await.map_err(|e| self.refused(error::of_io(e), id))

@@ -7,7 +7,8 @@
 //!   `index.apply`, and whoever waits starts again with what the index then says.
 //! - What a client waits for never queues behind what nobody waits for: the two have separate lanes and stores.
 //! - Of a file that is changed here, the index knows the version's file before anybody has bytes of it: so it has what was
-//!   read of the version when S3 has lost it.
+//!   read of the version when S3 has lost it. (A fetch that opens its file while the first change commits makes it known when
+//!   it saves it.)
 
 mod adopt;
 mod ahead;
