@@ -3,30 +3,32 @@
 //!
 //! Several clients change a tree each. What was answered is certain; the one call that each had no answer to may
 //! have been done or not. `FASTS3_CRASH_SEED` repeats a run as far as the threads allow, `FASTS3_CRASH_ROUNDS` makes it longer.
-//! `points` has the program die at each place that it has for that.
+//! `tree` is what is known of a client's tree, `calls` changes it and looks at it over NFS; `points` has the program die at each
+//! place that it has for that.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod calls;
 mod points;
 #[path = "../support/mod.rs"]
 mod support;
+mod tree;
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use calls::{Answer, Died, answer, found, perform, top, walk};
 use fasts3::s3server::{Bucket, Fault, On, Options, S3Server};
 use fasts3::types::Clock;
 use nfs3_client::nfs3_types::nfs3::*;
-use nfs3_client::nfs3_types::xdr_codec::Opaque;
 use serde_json::Value;
-use support::changes::no_attributes;
 use support::{Client, soon};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tree::{Entry, Op, State, Tree};
 
 /// Clients at once.
 const CLIENTS: u64 = 4;
@@ -269,345 +271,6 @@ async fn work(mut client: Client, n: usize, mut tree: Tree, mut random: Random, 
             Ok(Err(nfsstat3::NFS3ERR_JUKEBOX)) => {}
             Ok(Err(status)) => panic!("client {n}: {op:?}: {status:?}"),
             Err(Died) => return Tree { doubt: Some(op), ..tree },
-        }
-    }
-}
-
-/// A tree as far as it is known.
-#[derive(Clone, Debug, Default)]
-struct Tree {
-    /// With everything that was answered.
-    sure: State,
-    /// What was not answered.
-    doubt: Option<Op>,
-}
-
-impl Tree {
-    /// Whether S3 has this and nothing else.
-    fn is_in(&self, bucket: &Bucket, n: usize) -> Result<(), String> {
-        let prefix = format!("{}/", top(n));
-        let keys: Vec<String> = bucket.keys().into_iter().filter(|key| key.starts_with(&prefix)).collect();
-        for key in keys.iter().filter(|key| !key.ends_with('/')) {
-            if !self.sure.0.contains_key(&key[prefix.len()..]) {
-                return Err(format!("S3 has {key}, which nobody made"));
-            }
-        }
-        for (path, entry) in &self.sure.0 {
-            let key = format!("{prefix}{path}");
-            match entry {
-                Entry::Dir => {
-                    let dir = format!("{}/", key.trim_end_matches('/'));
-                    if !keys.iter().any(|key| key.starts_with(&dir)) {
-                        return Err(format!("S3 lacks the directory {dir}"));
-                    }
-                }
-                Entry::File { mode, versions } => {
-                    let Some(stored) = bucket.get(&key) else { return Err(format!("S3 lacks {key}")) };
-                    let told = stored.user.get("file-permissions");
-                    if told != Some(&format!("{:07o}", 0o100_000 | mode)) {
-                        return Err(format!("S3 has {told:?} as the mode of {key}, not {mode:o}"));
-                    }
-                    if !versions.iter().any(|version| stored.bytes[..] == version[..]) {
-                        return Err(format!("S3 has other bytes of {key}"));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Entries by their paths below the top of a client's tree; the top itself has the empty path.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct State(BTreeMap<String, Entry>);
-
-#[derive(Clone, Debug, PartialEq)]
-enum Entry {
-    Dir,
-    File {
-        mode: u32,
-        /// The bytes that are committed, and those after each WRITE since: each byte is of one of them.
-        versions: Vec<Vec<u8>>,
-    },
-}
-
-#[derive(Clone)]
-enum Op {
-    Create(String, u32),
-    Mkdir(String),
-    Write(String, u64, Vec<u8>, stable_how),
-    Commit(String),
-    Rename(String, String),
-    Remove(String),
-    Rmdir(String),
-    Chmod(String, u32),
-    Resize(String, u64),
-}
-
-impl std::fmt::Debug for Op {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Op::Create(path, mode) => write!(f, "create {path} {mode:o}"),
-            Op::Mkdir(path) => write!(f, "mkdir {path:?}"),
-            Op::Write(path, offset, data, stable) => {
-                write!(f, "write {path} {offset}..{} {stable:?}", *offset as usize + data.len())
-            }
-            Op::Commit(path) => write!(f, "commit {path}"),
-            Op::Rename(from, to) => write!(f, "rename {from} {to}"),
-            Op::Remove(path) => write!(f, "remove {path}"),
-            Op::Rmdir(path) => write!(f, "rmdir {path}"),
-            Op::Chmod(path, mode) => write!(f, "chmod {path} {mode:o}"),
-            Op::Resize(path, size) => write!(f, "resize {path} {size}"),
-        }
-    }
-}
-
-impl State {
-    fn apply(&mut self, op: &Op) {
-        match op {
-            Op::Create(path, mode) => {
-                self.0.insert(path.clone(), Entry::File { mode: *mode, versions: vec![Vec::new()] });
-            }
-            Op::Mkdir(path) => drop(self.0.insert(path.clone(), Entry::Dir)),
-            Op::Remove(path) | Op::Rmdir(path) => drop(self.0.remove(path)),
-            Op::Rename(from, to) => self.rename(from, to),
-            Op::Write(path, offset, data, stable) => {
-                let versions = self.versions(path);
-                let mut next = versions.last().unwrap().clone();
-                let end = *offset as usize + data.len();
-                next.resize(next.len().max(end), 0);
-                next[*offset as usize..end].copy_from_slice(data);
-                versions.push(next);
-                if *stable != stable_how::UNSTABLE {
-                    self.commit(path);
-                }
-            }
-            Op::Commit(path) => self.commit(path),
-            Op::Chmod(path, to) => {
-                if let Some(Entry::File { mode, .. }) = self.0.get_mut(path) {
-                    *mode = *to;
-                }
-            }
-            Op::Resize(path, size) => self.versions(path).iter_mut().for_each(|bytes| bytes.resize(*size as usize, 0)),
-        }
-    }
-
-    /// As far as it had come: of a WRITE that was not answered, each byte may be there or not.
-    fn apply_partly(&mut self, op: &Op) {
-        match op {
-            Op::Write(path, offset, data, _) => {
-                self.apply(&Op::Write(path.clone(), *offset, data.clone(), stable_how::UNSTABLE));
-            }
-            op => self.apply(op),
-        }
-    }
-
-    fn rename(&mut self, from: &str, to: &str) {
-        let below = format!("{from}/");
-        let moved: Vec<String> = self.0.keys().filter(|p| *p == from || p.starts_with(&below)).cloned().collect();
-        for path in moved {
-            let entry = self.0.remove(&path).unwrap();
-            self.0.insert(format!("{to}{}", &path[from.len()..]), entry);
-        }
-    }
-
-    fn versions(&mut self, path: &str) -> &mut Vec<Vec<u8>> {
-        match self.0.get_mut(path) {
-            Some(Entry::File { versions, .. }) => versions,
-            other => panic!("{path} is no file: {other:?}"),
-        }
-    }
-
-    fn commit(&mut self, path: &str) {
-        let versions = self.versions(path);
-        versions.drain(..versions.len() - 1);
-    }
-
-    /// Whether `found` is one of the states that this may have become.
-    fn fits(&self, found: &State) -> Result<(), String> {
-        if let Some(path) = self.0.keys().find(|path| !found.0.contains_key(*path)) {
-            return Err(format!("{path:?} is gone"));
-        }
-        for (path, entry) in &found.0 {
-            match (self.0.get(path), entry) {
-                (Some(Entry::Dir), Entry::Dir) => {}
-                (Some(Entry::File { mode, versions }), Entry::File { mode: found_mode, versions: found }) => {
-                    if mode != found_mode {
-                        return Err(format!("{path:?} has mode {found_mode:o}, not {mode:o}"));
-                    }
-                    is_mixed_of(versions, &found[0]).map_err(|e| format!("{path:?}: {e}"))?;
-                }
-                (other, _) => return Err(format!("{path:?} is there, instead of {}", kind(other))),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn kind(entry: Option<&Entry>) -> &'static str {
-    match entry {
-        None => "nothing",
-        Some(Entry::Dir) => "a directory",
-        Some(Entry::File { .. }) => "a file",
-    }
-}
-
-/// Whether each byte, and the length, is of one of `versions`.
-fn is_mixed_of(versions: &[Vec<u8>], found: &[u8]) -> Result<(), String> {
-    if !versions.iter().any(|version| version.len() == found.len()) {
-        let lengths: Vec<usize> = versions.iter().map(Vec::len).collect();
-        return Err(format!("{} bytes, not {lengths:?}", found.len()));
-    }
-    // what was not written is zeros
-    let is_known = |at: usize| versions.iter().any(|version| version.get(at).copied().unwrap_or(0) == found[at]);
-    match (0..found.len()).find(|at| !is_known(*at)) {
-        None => Ok(()),
-        Some(at) => Err(format!("byte {at} of {} is of no version", found.len())),
-    }
-}
-
-/// The program died before it answered.
-struct Died;
-
-type Answer = Result<Result<(), nfsstat3>, Died>;
-
-/// The directory of client `n`.
-fn top(n: usize) -> String {
-    format!("client{n}")
-}
-
-/// One call, and the lookups before it.
-async fn perform(client: &mut Client, n: usize, op: &Op) -> Answer {
-    let split = |path: &str| {
-        let path = format!("{}/{path}", top(n));
-        let path = path.trim_end_matches('/');
-        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-        (dir.to_owned(), name.to_owned())
-    };
-    let path = match op {
-        Op::Create(path, _) | Op::Mkdir(path) | Op::Remove(path) | Op::Rmdir(path) | Op::Rename(path, _) => path,
-        Op::Write(path, ..) | Op::Commit(path) | Op::Chmod(path, _) | Op::Resize(path, _) => path,
-    };
-    let (dir, name) = split(path);
-    let dir = match walk(client, &dir).await? {
-        Ok(dir) => dir,
-        Err(status) => return Ok(Err(status)),
-    };
-    let place =
-        |dir: &nfs_fh3, name: &str| diropargs3 { dir: dir.clone(), name: filename3(Opaque::owned(name.into())) };
-    match op {
-        Op::Create(_, mode) => {
-            let how = createhow3::GUARDED(sattr3 { mode: set_mode3::Some(*mode), ..no_attributes() });
-            answer(soon(client.raw().create(&CREATE3args { where_: place(&dir, &name), how })).await)
-        }
-        Op::Mkdir(_) => {
-            let args = MKDIR3args { where_: place(&dir, &name), attributes: no_attributes() };
-            answer(soon(client.raw().mkdir(&args)).await)
-        }
-        Op::Remove(_) => answer(soon(client.raw().remove(&REMOVE3args { object: place(&dir, &name) })).await),
-        Op::Rmdir(_) => answer(soon(client.raw().rmdir(&RMDIR3args { object: place(&dir, &name) })).await),
-        Op::Rename(_, to) => {
-            let (to_dir, to_name) = split(to);
-            let to_dir = match walk(client, &to_dir).await? {
-                Ok(dir) => dir,
-                Err(status) => return Ok(Err(status)),
-            };
-            let args = RENAME3args { from: place(&dir, &name), to: place(&to_dir, &to_name) };
-            answer(soon(client.raw().rename(&args)).await)
-        }
-        Op::Write(..) | Op::Commit(_) | Op::Chmod(..) | Op::Resize(..) => {
-            let file = match step(client, &dir, &name).await? {
-                Ok(file) => file,
-                Err(status) => return Ok(Err(status)),
-            };
-            change(client, file, op).await
-        }
-    }
-}
-
-async fn change(client: &mut Client, file: nfs_fh3, op: &Op) -> Answer {
-    let set = |new_attributes| SETATTR3args { object: file.clone(), new_attributes, guard: sattrguard3::None };
-    match op {
-        Op::Write(_, offset, data, stable) => {
-            let (count, data) = (data.len() as u32, Opaque::borrowed(data));
-            let args = WRITE3args { file: file.clone(), offset: *offset, count, stable: *stable, data };
-            answer(soon(client.raw().write(&args)).await)
-        }
-        Op::Commit(_) => {
-            answer(soon(client.raw().commit(&COMMIT3args { file: file.clone(), offset: 0, count: 0 })).await)
-        }
-        Op::Chmod(_, mode) => {
-            let args = set(sattr3 { mode: set_mode3::Some(*mode), ..no_attributes() });
-            answer(soon(client.raw().setattr(&args)).await)
-        }
-        Op::Resize(_, size) => {
-            let args = set(sattr3 { size: set_size3::Some(*size), ..no_attributes() });
-            answer(soon(client.raw().setattr(&args)).await)
-        }
-        other => unreachable!("{other:?} is of a name"),
-    }
-}
-
-fn answer<T, E, D>(result: Result<Nfs3Result<T, E>, D>) -> Answer {
-    match result {
-        Ok(Nfs3Result::Ok(_)) => Ok(Ok(())),
-        Ok(Nfs3Result::Err((status, _))) => Ok(Err(status)),
-        Err(_) => Err(Died),
-    }
-}
-
-async fn walk(client: &mut Client, path: &str) -> Result<Result<nfs_fh3, nfsstat3>, Died> {
-    let mut at = client.root();
-    for name in path.split('/').filter(|name| !name.is_empty()) {
-        match step(client, &at, name).await? {
-            Ok(next) => at = next,
-            Err(status) => return Ok(Err(status)),
-        }
-    }
-    Ok(Ok(at))
-}
-
-async fn step(client: &mut Client, dir: &nfs_fh3, name: &str) -> Result<Result<nfs_fh3, nfsstat3>, Died> {
-    let what = diropargs3 { dir: dir.clone(), name: filename3(Opaque::owned(name.into())) };
-    match soon(client.raw().lookup(&LOOKUP3args { what })).await {
-        Ok(Nfs3Result::Ok(ok)) => Ok(Ok(ok.object)),
-        Ok(Nfs3Result::Err((status, _))) => Ok(Err(status)),
-        Err(_) => Err(Died),
-    }
-}
-
-/// All that is below `top`.
-async fn found(client: &mut Client, top: &str) -> State {
-    let mut state = State::default();
-    let Ok(dir) = client.lookup(top).await else { return state };
-    state.0.insert(String::new(), Entry::Dir);
-    let mut dirs = vec![(String::new(), dir.handle)];
-    while let Some((path, dir)) = dirs.pop() {
-        let names = client.list_handle(&dir).await.unwrap_or_else(|status| panic!("list {top}/{path}: {status:?}"));
-        for (name, attributes) in names {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-            let handle = client.lookup_in(&dir, name.as_bytes()).await.unwrap().handle;
-            let entry = if attributes.type_ == ftype3::NF3DIR {
-                dirs.push((path.clone(), handle));
-                Entry::Dir
-            } else {
-                let bytes = soon(read(client, &handle)).await;
-                let bytes = bytes.unwrap_or_else(|status| panic!("read {top}/{path}: {status:?}"));
-                assert_eq!(bytes.len() as u64, attributes.size, "{path}: listed with another size");
-                Entry::File { mode: attributes.mode, versions: vec![bytes] }
-            };
-            state.0.insert(path, entry);
-        }
-    }
-    state
-}
-
-/// All bytes of a file, asking again when the server says that it takes longer.
-async fn read(client: &mut Client, file: &nfs_fh3) -> Result<Vec<u8>, nfsstat3> {
-    loop {
-        match client.read_handle(file).await {
-            Err(nfsstat3::NFS3ERR_JUKEBOX) => tokio::task::yield_now().await,
-            answer => return answer,
         }
     }
 }
